@@ -1,0 +1,194 @@
+"""A model as one file, `NAME.samd`: an uncompressed zip of four members.
+
+`manifest.json` is canonical JSON (sorted keys, no spaces) and holds the SHA-256 of the other three, so that
+a signature over the manifest, once enrolment exists, covers the whole. Members: `model.tflite` (the graph,
+which is the program), `weights.npy` (one flat float32 vector), `model.keras` (the same network for
+TensorFlow). Written with fixed times, the same content gives the same bytes. Reading verifies sizes, names
+and every hash before anything is handed out; nothing in a bundle is ever executed as Python.
+"""
+
+import hashlib
+import io
+import os
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from samd_protocol.errors import BundleError
+
+FORMAT = 1
+MAX_BYTES = 64 * 1024 * 1024
+GRAPH, WEIGHTS, KERAS, MANIFEST = "model.tflite", "weights.npy", "model.keras", "manifest.json"
+MEMBERS = (MANIFEST, GRAPH, WEIGHTS, KERAS)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """One piece of the flat weight vector, in order. `part` says what personalisation may keep apart."""
+
+    name: str
+    shape: list[int]
+    part: Literal["body", "head"] = "body"
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+class Features(msgspec.Struct, frozen=True, kw_only=True):
+    """Which features the graph takes, by the name of their specification, and how its labels were made."""
+
+    name: str
+    labels: Literal["five", "all"]
+    size: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle says of itself. `version` 0 is an export that was never trained."""
+
+    format: int = FORMAT
+    name: str
+    version: int
+    parent: int | None = None
+    task: str
+    trained: bool
+    features: Features
+    classes: list[str]
+    layers: list[Layer]
+    hashes: dict[str, str] = msgspec.field(default_factory=dict)
+    metrics: dict[str, Any] = msgspec.field(default_factory=dict)
+    provenance: dict[str, Any] = msgspec.field(default_factory=dict)
+    signature: str | None = None
+
+    @property
+    def weights_size(self) -> int:
+        return sum(layer.size for layer in self.layers)
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified bundle in memory. `sha256` is that of the file's bytes."""
+
+    manifest: Manifest
+    graph: bytes
+    weights: NDArray[np.float32]
+    keras: bytes
+    sha256: str = ""
+    size: int = 0
+
+    @property
+    def graph_sha256(self) -> str:
+        return self.manifest.hashes[GRAPH]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def pack(bundle: Bundle) -> bytes:
+    """The bundle as the bytes of a file; hashes are filled in. Raises BundleError for weights that do not
+    fit the layout or are not finite."""
+    weights = np.ascontiguousarray(bundle.weights, dtype="<f4")
+    _check_weights(weights, bundle.manifest)
+    buffer = io.BytesIO()
+    np.save(buffer, weights, allow_pickle=False)
+    members = {GRAPH: bundle.graph, WEIGHTS: buffer.getvalue(), KERAS: bundle.keras}
+    manifest = msgspec.structs.replace(
+        bundle.manifest, hashes={name: _digest(data) for name, data in members.items()}
+    )
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in ((MANIFEST, msgspec.json.encode(manifest, order="sorted")), *members.items()):
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+    return out.getvalue()
+
+
+def unpack(data: bytes, *, where: str = "bundle") -> Bundle:
+    """Read and verify a bundle. Raises BundleError for anything that is not exactly one."""
+    if len(data) > MAX_BYTES:
+        raise BundleError(f"{where}: {len(data)} bytes, a bundle has at most {MAX_BYTES}")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+            if sorted(info.filename for info in infos) != sorted(MEMBERS):
+                raise BundleError(
+                    f"{where}: its members are not those of a bundle ({', '.join(MEMBERS)}); fetch it again"
+                )
+            if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+                raise BundleError(f"{where}: a bundle is not compressed; fetch it again")
+            members = {info.filename: archive.read(info) for info in infos}
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise BundleError(f"{where}: no bundle, or a truncated one ({error}); fetch it again") from error
+    try:
+        manifest = msgspec.json.decode(members[MANIFEST], type=Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BundleError(f"{where}: its manifest cannot be read ({error})") from error
+    if manifest.format != FORMAT:
+        raise BundleError(
+            f"{where}: format {manifest.format}, this program reads {FORMAT}; update the client"
+        )
+    if msgspec.json.encode(manifest, order="sorted") != members[MANIFEST]:
+        raise BundleError(f"{where}: its manifest is not canonical; it was changed after it was written")
+    for name in (GRAPH, WEIGHTS, KERAS):
+        if manifest.hashes.get(name) != _digest(members[name]):
+            raise BundleError(f"{where}: {name} does not match its hash; it was damaged or changed")
+    try:
+        weights = np.load(io.BytesIO(members[WEIGHTS]), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise BundleError(f"{where}: {WEIGHTS} cannot be read ({error})") from error
+    _check_weights(weights, manifest, where)
+    return Bundle(
+        manifest=manifest,
+        graph=members[GRAPH],
+        weights=weights.astype(np.float32),
+        keras=members[KERAS],
+        sha256=_digest(data),
+        size=len(data),
+    )
+
+
+def _check_weights(weights: NDArray[Any], manifest: Manifest, where: str = "bundle") -> None:
+    if weights.dtype != np.dtype("<f4") or weights.shape != (manifest.weights_size,):
+        raise BundleError(
+            f"{where}: weights of shape {weights.shape} and type {weights.dtype}, "
+            f"the layout needs {manifest.weights_size} float32 values"
+        )
+    if not np.isfinite(weights).all():
+        raise BundleError(f"{where}: its weights hold values that are not finite")
+
+
+def write(path: Path, bundle: Bundle) -> Bundle:
+    """Write a bundle so that a reader sees the old file or the whole new one; returns it as read back."""
+    data = pack(bundle)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return unpack(data, where=str(path))
+
+
+def read(path: Path, *, sha256: str | None = None) -> Bundle:
+    """Read and verify a file; with `sha256`, its whole content must match. Raises BundleError."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise BundleError(f"{path}: {size} bytes, a bundle has at most {MAX_BYTES}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if sha256 is not None and (not _SHA256.fullmatch(sha256) or _digest(data) != sha256):
+        raise BundleError(f"{path}: does not match the announced hash; it was damaged or changed")
+    return unpack(data, where=str(path))
