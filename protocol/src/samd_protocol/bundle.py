@@ -50,7 +50,10 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bundle says of itself. `version` 0 is an export that was never trained."""
+    """What a bundle says of itself. `version` 0 is an export that was never trained.
+
+    `batch_size` is fixed in the graph: the converter wants a batch of static size inside the loop.
+    """
 
     format: int = FORMAT
     name: str
@@ -61,6 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     features: Features
     classes: list[str]
     layers: list[Layer]
+    batch_size: int = 32
     hashes: dict[str, str] = msgspec.field(default_factory=dict)
     metrics: dict[str, Any] = msgspec.field(default_factory=dict)
     provenance: dict[str, Any] = msgspec.field(default_factory=dict)

@@ -196,6 +196,7 @@ class ModelRelease(msgspec.Struct, frozen=True, kw_only=True, tag="model"):
     size: int
     url: str
     task: str
+    trained: bool
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +205,6 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     task: str = "severity"
     rounds: int = 20
     epochs: int = 5
-    batch_size: int = 32
     learning_rate: float = 0.01
     proximal_mu: float = 0.0
     mask_rate: float = 0.15
@@ -219,7 +219,6 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         for name, low, high in (
             ("rounds", 1, 10_000),
             ("epochs", 1, 1_000),
-            ("batch_size", 1, 4_096),
             ("quorum", 1, 100_000),
             ("learning_rate", 1e-8, 10.0),
             ("proximal_mu", 0.0, 1e6),

@@ -43,7 +43,6 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Hyper-parameters of one round on one device. `log_prior` is empty for no logit adjustment."""
 
     epochs: int = 1
-    batch_size: int = 32
     learning_rate: float = 0.01
     proximal_mu: float = 0.0
     mask_rate: float = 0.0
