@@ -48,6 +48,10 @@ class Carrier:
             if held is None or measured_at >= held[0]:
                 self._latest[field] = (measured_at, value)
 
+    def latest(self, field: str) -> tuple[datetime, Any] | None:
+        """When the newest value of ``field`` was measured, and the value, however old; None before the first."""
+        return self._latest.get(field)
+
     def snapshot(self, at: datetime) -> Reading:
         """What is known at ``at`` (aware): each value still valid, with its age; the rest is None.
 
