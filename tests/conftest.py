@@ -1,0 +1,46 @@
+"""What the tests of all packages share: an untrained bundle, exported once."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = (
+    "server/src/samd_server/network.py",
+    "server/src/samd_server/export.py",
+    "server/src/samd_server/keras_file.py",
+    "data/src/samd_data/features.py",
+    "protocol/src/samd_protocol/bundle.py",
+    "uv.lock",
+)
+
+
+@pytest.fixture(scope="session")
+def untrained_bundle_path(pytestconfig: pytest.Config) -> Path:
+    """An untrained bundle of the default network, seed 0. Treat it as read-only.
+
+    Kept in pytest's cache under a hash of the sources that make it: only the first run needs TensorFlow.
+    """
+    digest = hashlib.sha256()
+    for source in SOURCES:
+        digest.update((ROOT / source).read_bytes())
+    cache = pytestconfig.cache
+    assert cache is not None, "the tests need pytest's cache provider"
+    path = cache.mkdir("samd-bundles") / f"untrained-{digest.hexdigest()[:20]}.samd"
+    if not path.is_file():
+        command = [
+            sys.executable,
+            "-m",
+            "samd_server.model_commands",
+            "export",
+            "--out",
+            str(path),
+            "--force",
+        ]
+        made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+        assert made.returncode == 0, f"the export failed:\n{made.stderr}"
+        assert made.stderr == "", f"the export is not silent:\n{made.stderr}"
+    return path
