@@ -1,0 +1,68 @@
+"""Whether an update may be used: a reply is judged before Flower sees it.
+
+Flower's FedAvg averages NaN, raises on a wrong size and divides by zero when no reply has examples; so
+every reply that is late, malformed, of the wrong size, not finite or out of norm is dropped here, with a
+short fixed reason that is counted and published.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samd_protocol.tasks import Task, Update
+
+NORM_LIMIT = 100.0
+"""Longest step that one device may ask for, as the Euclidean norm of its weights less the global ones.
+
+Honest devices stay below 10 on the network of the spine (20 epochs, rate 0.01: Adam moves a weight by at
+most about rate x steps); a scaled or exploded update is far above."""
+
+
+def reject_reason(update: Update, task: Task, anchor: NDArray[np.float32]) -> str | None:
+    """Why this answer to this task must not be used, or None.
+
+    `anchor` are the global weights that the task carried, float32[P].
+    """
+    if update.error is not None:
+        return f"device: {update.error}"[:80]
+    if (update.run, update.round, update.device, update.kind) != (
+        task.run,
+        task.round,
+        task.device,
+        task.kind,
+    ):
+        return "not its task"
+    if update.num_examples <= 0:
+        return "no examples"
+    if update.num_examples > 10_000_000:
+        return "impossible count"
+    if task.kind == "train":
+        return _reject_weights(update, anchor)
+    return _reject_report(update)
+
+
+def _reject_weights(update: Update, anchor: NDArray[np.float32]) -> str | None:
+    if update.weights is None:
+        return "no weights"
+    weights = update.weights.array()
+    if weights.shape != anchor.shape:
+        return "wrong size"
+    if not np.isfinite(weights).all():
+        return "not finite"
+    if update.loss is not None and not np.isfinite(update.loss):
+        return "loss not finite"
+    if float(np.linalg.norm(weights.astype(np.float64) - anchor)) > NORM_LIMIT:
+        return "out of norm"
+    return None
+
+
+def _reject_report(update: Update) -> str | None:
+    if update.report is None:
+        return "no report"
+    for table in (update.report.confusion, update.report.confusion_masked):
+        if len(table) != 4 or any(len(row) != 4 or min(row) < 0 for row in table):
+            return "malformed report"
+    if not np.isfinite(update.report.loss):
+        return "loss not finite"
+    if sum(map(sum, update.report.confusion)) != update.num_examples:
+        return "counts do not add up"
+    return None

@@ -1,0 +1,156 @@
+"""`samd-server`: export, train, run, models."""
+
+import argparse
+import logging
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from samd_data.errors import DataError
+from samd_protocol.broker import DEFAULT_URL, Broker
+from samd_protocol.errors import ProtocolError
+from samd_server import __version__
+from samd_server.errors import ServerError
+from samd_server.model_commands import add_export_parser, add_train_parser
+
+if TYPE_CHECKING:
+    from samd_server.registry import Registry
+
+DEFAULT_GATEWAY = "http://127.0.0.1:8080"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(
+        level=getattr(args, "log_level", "WARNING"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for noisy in ("httpx", "httpcore"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return int(args.run(args))
+    except (ServerError, ProtocolError, DataError) as error:
+        print(f"samd-server: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"samd-server: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="samd-server", description="The Flower server: builds, trains and releases models."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_export_parser(commands)
+    add_train_parser(commands)
+    run = commands.add_parser(
+        "run", help="wait for runs and lead them", description="The Flower server, waiting for runs."
+    )
+    run.add_argument("--broker", default=DEFAULT_URL, metavar="URL", help="default: %(default)s")
+    run.add_argument("--username", metavar="NAME", help="name at the broker")
+    run.add_argument("--password-file", metavar="FILE", help="password at the broker, a file of mode 0600")
+    run.add_argument("--ca-file", metavar="FILE", help="certificate authority of an mqtts:// broker")
+    run.add_argument("--cert-file", metavar="FILE", help="our certificate for the broker")
+    run.add_argument("--key-file", metavar="FILE", help="its key, a file of mode 0600")
+    run.add_argument(
+        "--gateway", default=DEFAULT_GATEWAY, metavar="URL", help="serves the models; default: %(default)s"
+    )
+    run.add_argument(
+        "--data", type=Path, default=Path(".samd/server"), metavar="DIR", help="default: %(default)s"
+    )
+    run.add_argument(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="first model of an empty store; without it an untrained one is built (needs TensorFlow)",
+    )
+    run.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    run.set_defaults(run=_run)
+    models = commands.add_parser("models", help="list the versions in the model store")
+    models.add_argument("--data", type=Path, default=Path(".samd/server"), metavar="DIR")
+    models.add_argument("--json", action="store_true", help="one JSON line per version")
+    models.set_defaults(run=_models)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    from samd_server import flower
+    from samd_server.registry import Registry
+
+    flower.prepare()
+    from samd_server.service import Service, import_model, make_private
+
+    make_private(args.data)
+    registry = Registry(args.data / "models", "severity")
+    if registry.released is None:
+        if args.model is not None:
+            import_model(registry, args.model)
+        else:
+            _build_first(registry)
+    broker = Broker(
+        url=args.broker,
+        username=args.username,
+        password_file=args.password_file,
+        ca_file=args.ca_file,
+        cert_file=args.cert_file,
+        key_file=args.key_file,
+    )
+    service = Service(broker, args.gateway, args.data)
+    received: list[int] = []
+
+    def end(number: int, _frame: object) -> None:
+        received.append(number)
+        service.stop()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    print(f"ready samd-server, model {registry.released}, broker {args.broker}", flush=True)
+    service.serve()
+    return 130 if signal.SIGINT in received else 0
+
+
+def _build_first(registry: "Registry") -> None:
+    from samd_server.service import import_model
+
+    print("no model yet: building an untrained network with TensorFlow, some 15 seconds", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "untrained.samd"
+        # In a process of its own: a server that holds TensorFlow would need 700 MB for nothing.
+        done = subprocess.run(
+            [sys.executable, "-m", "samd_server", "export", "--out", str(path)],
+            check=False,
+            stdout=sys.stderr,
+        )
+        if done.returncode != 0:
+            raise ServerError("the first model could not be built; see above, or give one by --model FILE")
+        import_model(registry, path)
+
+
+def _models(args: argparse.Namespace) -> int:
+    from samd_server.registry import Registry
+
+    registry = Registry(args.data / "models", "severity")
+    versions = registry.versions()
+    if not versions:
+        raise ServerError(f"{args.data}: holds no model; start one by samd-server run")
+    for version in versions:
+        card = registry.card(version)
+        if args.json:
+            print(msgspec.json.encode(card).decode())
+        else:
+            mark = "*" if version == registry.released else " "
+            score = card.metrics.get("complete", {}).get("macro_f1")
+            shown = "" if score is None else f"  macro-F1 {score:.3f}"
+            print(f"{mark} {version:>4}  {card.decision:<9}{shown}  {card.reason}")
+    return 0

@@ -1,0 +1,73 @@
+"""The one place that touches what Flower keeps internal; pinned to flwr 1.41 by a contract test.
+
+Everything else uses public names only. Telemetry and the update check are switched off before Flower is
+imported, since a ward's server tells nobody that it exists.
+"""
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+    from flwr.serverapp.strategy import Strategy
+    from flwr.supercore.run import Run
+
+from samd_server.errors import RunFailed
+
+SERVER_NODE = 1
+"""Node id of the server itself; devices follow from 2 on, in the order of their names."""
+
+ARRAYS, CONFIG, METRICS, WEIGHTS, EXAMPLES = "arrays", "config", "metrics", "weights", "num-examples"
+
+
+def prepare() -> None:
+    """Silence Flower's telemetry, update check and chatter. Call it before anything imports flwr."""
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+    os.environ.setdefault("GRPC_VERBOSITY", "error")
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+
+
+def identify(run_number: int) -> None:
+    """Tell Flower which run this process serves; a `Message` cannot be made before. Process-wide."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.task_id = 1
+    TaskIdentity.run_id = run_number
+    TaskIdentity.node_id = SERVER_NODE
+
+
+def empty_run() -> "Run":
+    """A run description with nothing in it: what `Grid.run` returns before somebody sets one."""
+    from flwr.supercore.run import Run
+
+    return Run.create_empty(1)
+
+
+def stamp(message: "Message", message_id: str) -> None:
+    """Fill in the id that the SuperLink would give; replies refer to it."""
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+def make_strategy(name: str, devices: int) -> "Strategy":
+    """A Flower strategy by its class name, which takes every admitted device in every round.
+
+    With the fraction at 1 and the minimum at the number of devices, `sample_nodes` neither waits nor draws
+    anything that matters. Raises RunFailed for a name that is not offered.
+    """
+    from flwr.serverapp import strategy
+
+    offered = {"FedAvg": strategy.FedAvg}
+    if name not in offered:
+        raise RunFailed(f"strategy {name!r} is not offered; choose one of: {', '.join(sorted(offered))}")
+    return offered[name](
+        fraction_train=1.0,
+        fraction_evaluate=1.0,
+        min_train_nodes=devices,
+        min_evaluate_nodes=devices,
+        min_available_nodes=devices,
+        weighted_by_key=EXAMPLES,
+        arrayrecord_key=ARRAYS,
+        configrecord_key=CONFIG,
+    )

@@ -1,0 +1,276 @@
+"""The round loop: one run from its first task to a candidate model.
+
+    count      every device counts the classes of its training rows; the sum gives the logit adjustment
+    rounds     configure_train -> tasks -> replies, checked -> aggregate_train -> checkpoint
+    evaluate   the candidate and the model in use on the devices' own hold-outs
+    gate       released, or kept with the reason
+
+Our own loop, with its own clock: Flower's waits for ever for nodes, cannot resume, and one malformed reply
+ends it. The strategy is Flower's, unchanged.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from flwr.app import ConfigRecord, Message
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from samd_protocol.bundle import Bundle
+from samd_protocol.messages import RunSpec, RunStatus
+from samd_protocol.tasks import Vector
+from samd_server.checkpoint import Checkpoint, RunFolder
+from samd_server.errors import RunFailed, RunStopped
+from samd_server.flower import make_strategy
+from samd_server.grid import Collected, MqttGrid, arrays_of, weights_of
+
+log = logging.getLogger(__name__)
+
+CLASSES = 4
+RETRIES = 3
+"""How often a round that missed its quorum is asked again before the run fails."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Summed confusion counts, int64[4, 4] (`[true][predicted]`), of the devices' hold-outs."""
+
+    complete: NDArray[np.int64]
+    masked: NDArray[np.int64]
+    loss: float
+    devices: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the rounds gave. `in_use` is None where no trained model was in use."""
+
+    weights: NDArray[np.float32]
+    candidate: Evaluation
+    in_use: Evaluation | None
+    rounds: int
+    label_counts: list[int]
+
+
+class RoundLoop:
+    """Leads one run. `publish` sends the status; `halted` tells whether to stop or to pause."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        grid: MqttGrid,
+        folder: RunFolder,
+        parent: Bundle,
+        *,
+        publish: Callable[[RunStatus], None],
+        halted: Callable[[], str | None],
+        now: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if not 1 <= spec.quorum <= len(grid.devices):
+            raise RunFailed(f"a quorum of {spec.quorum} with {len(grid.devices)} devices can never be met")
+        self.spec = spec
+        self.grid = grid
+        self.folder = folder
+        self.parent = parent
+        self._publish = publish
+        self._halted = halted
+        self._now = now
+        self._wait = wait
+        self._strategy: Strategy = make_strategy(spec.strategy, len(grid.devices))
+        grid.deadline_s = spec.round_deadline_s
+
+    def run(self) -> Outcome:
+        """All steps, from the last checkpoint on. Raises RunFailed or RunStopped."""
+        self._say("preparing")
+        point = self.folder.load()
+        if point is None:
+            counts = self._count(self.parent.weights)
+            point = Checkpoint(
+                run=self.folder.run,
+                round=0,
+                weights=Vector.of(self.parent.weights),
+                label_counts=counts,
+                parent_version=self.parent.manifest.version,
+            )
+            self.folder.save(point)
+        weights = point.weights.array()
+        prior = log_prior(point.label_counts, self.spec.logit_adjustment)
+        for number in range(point.round + 1, self.spec.rounds + 1):
+            began = self._now()
+            weights, collected = self._train_round(number, weights, prior)
+            point = msgspec.structs.replace(point, round=number, weights=Vector.of(weights))
+            self.folder.save(point)
+            self._report_round(number, collected, self._now() - began)
+        self._say("evaluating", round=self.spec.rounds)
+        candidate = self._evaluate(self.spec.rounds + 1, weights)
+        in_use = None
+        if self.parent.manifest.trained:
+            in_use = self._evaluate(self.spec.rounds + 2, self.parent.weights)
+        return Outcome(weights, candidate, in_use, self.spec.rounds, point.label_counts)
+
+    # -- steps ----------------------------------------------------------------
+
+    def _count(self, weights: NDArray[np.float32]) -> list[int]:
+        collected = self._ask("evaluate", 0, weights, [], split="train")
+        counts = np.zeros(CLASSES, dtype=np.int64)
+        for reply in collected.replies:
+            if reply.update.report is not None:
+                counts += np.asarray(reply.update.report.confusion, dtype=np.int64).sum(axis=1)
+        self.folder.log(event="counted", label_counts=counts.tolist(), devices=len(collected.replies))
+        return [int(count) for count in counts]
+
+    def _train_round(
+        self, number: int, weights: NDArray[np.float32], prior: list[float]
+    ) -> tuple[NDArray[np.float32], Collected]:
+        collected = self._ask("train", number, weights, prior, split="train")
+        arrays, _ = self._strategy.aggregate_train(number, [reply.message for reply in collected.replies])
+        if arrays is None:
+            raise RunFailed(f"round {number}: the strategy gave no weights")
+        new = weights_of(arrays)
+        if new.shape != weights.shape or not np.isfinite(new).all():
+            raise RunFailed(f"round {number}: the strategy gave weights that cannot be used")
+        return new, collected
+
+    def _evaluate(self, number: int, weights: NDArray[np.float32]) -> Evaluation:
+        collected = self._ask("evaluate", number, weights, [], split="holdout")
+        complete = np.zeros((CLASSES, CLASSES), dtype=np.int64)
+        masked = np.zeros((CLASSES, CLASSES), dtype=np.int64)
+        loss, examples = 0.0, 0
+        for reply in collected.replies:
+            if reply.update.report is not None:
+                complete += np.asarray(reply.update.report.confusion, dtype=np.int64)
+                masked += np.asarray(reply.update.report.confusion_masked, dtype=np.int64)
+                loss += reply.update.report.loss * reply.update.num_examples
+                examples += reply.update.num_examples
+        return Evaluation(complete, masked, loss / max(examples, 1), len(collected.replies))
+
+    def _ask(
+        self, kind: str, number: int, weights: NDArray[np.float32], prior: list[float], *, split: str
+    ) -> Collected:
+        """One exchange with every admitted device, asked again when it misses the quorum."""
+        quorum = self.spec.quorum
+        if kind == "evaluate":
+            # A device whose recording has no hold-out yet answers with an error: that must not end the run.
+            quorum = 1
+        for attempt in range(RETRIES):
+            self._obey()
+            config = self._config(prior, split)
+            configure = (
+                self._strategy.configure_train if kind == "train" else self._strategy.configure_evaluate
+            )
+            messages: list[Message] = list(configure(number, arrays_of(weights), config, self.grid))
+            ids = self.grid.push_messages(messages)
+            collected = self.grid.collect(
+                ids,
+                timeout=self.spec.round_deadline_s,
+                quorum=self.spec.quorum,
+                stop=lambda: self._halted() == "stop",
+            )
+            self._obey()
+            if len(collected.replies) >= quorum:
+                return collected
+            self.folder.log(
+                event="quorum missed",
+                round=number,
+                attempt=attempt + 1,
+                replies=len(collected.replies),
+                dropped=collected.dropped,
+                awaited=collected.awaited,
+            )
+            self._say(
+                "training" if kind == "train" else "evaluating",
+                round=number,
+                replies=len(collected.replies),
+                awaited=dict(Counter(collected.awaited.values())),
+                dropped=dict(Counter(collected.dropped.values())),
+                reason=f"{len(collected.replies)} of {quorum} replies; asking again",
+            )
+            if collected.dropped and not collected.awaited:
+                self._wait(min(1.0, self.spec.round_deadline_s))
+        raise RunFailed(
+            f"round {number}: {len(collected.replies)} of the {quorum} replies needed, {RETRIES} times; "
+            f"{_reasons(collected)}"
+        )
+
+    def _config(self, prior: list[float], split: str) -> ConfigRecord:
+        return ConfigRecord(
+            {
+                "epochs": self.spec.epochs,
+                "learning-rate": self.spec.learning_rate,
+                "proximal-mu": self.spec.proximal_mu,
+                "mask-rate": self.spec.mask_rate,
+                "log-prior": prior,
+                "seed": self.spec.seed,
+                "split": split,
+            }
+        )
+
+    # -- talking --------------------------------------------------------------
+
+    def _obey(self) -> None:
+        while (order := self._halted()) is not None:
+            if order == "stop":
+                raise RunStopped("stopped by an operator")
+            self._say("paused")
+            self._wait(0.2)
+
+    def _report_round(self, number: int, collected: Collected, seconds: float) -> None:
+        slowest = max((reply.update.seconds for reply in collected.replies), default=0.0)
+        total = sum(reply.update.num_examples for reply in collected.replies)
+        loss = (
+            sum((reply.update.loss or 0.0) * reply.update.num_examples for reply in collected.replies) / total
+        )
+        self.folder.log(
+            event="round",
+            round=number,
+            loss=loss,
+            examples=total,
+            replies=len(collected.replies),
+            dropped=collected.dropped,
+            awaited=collected.awaited,
+            seconds=seconds,
+            slowest_device_seconds=slowest,
+        )
+        self._say(
+            "training",
+            round=number,
+            replies=len(collected.replies),
+            awaited=dict(Counter(collected.awaited.values())),
+            dropped=dict(Counter(collected.dropped.values())),
+            metrics={"loss": loss, "examples": float(total)},
+            round_seconds=seconds,
+            overhead_seconds=max(0.0, seconds - slowest),
+        )
+
+    def _say(self, phase: str, **fields: object) -> None:
+        status = {
+            "run": self.folder.run,
+            "phase": phase,
+            "rounds": self.spec.rounds,
+            "quorum": self.spec.quorum,
+        }
+        self._publish(msgspec.convert(status | fields, RunStatus))
+
+
+def log_prior(label_counts: list[int], tau: float) -> list[float]:
+    """The logit adjustment tau * log(class share), of the classes' counts summed over the devices.
+
+    Menon et al., "Long-tail learning via logit adjustment" (ICLR 2021). A class that nobody has is counted
+    as one case, since its share has no logarithm. Empty (no adjustment) for tau 0 or without any count.
+    """
+    counts = np.asarray(label_counts, dtype=np.float64)
+    if tau == 0.0 or counts.sum() == 0:
+        return []
+    shares = np.maximum(counts, 1.0)
+    return [float(value) for value in tau * np.log(shares / shares.sum())]
+
+
+def _reasons(collected: Collected) -> str:
+    said = Counter(collected.awaited.values()) + Counter(collected.dropped.values())
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(said.items())) or "no device answered"
