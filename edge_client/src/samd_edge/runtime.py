@@ -1,0 +1,224 @@
+"""The graph of a bundle, run by whichever interpreter this device has. The one place that chooses it.
+
+First choice is ``tflite-runtime`` (Python 3.11), then its successor ``ai-edge-litert`` (3.12 and later),
+then the interpreter inside TensorFlow. All three run the same file. The environment variable
+``SAMD_RUNTIME`` (tflite-runtime, ai-edge-litert or tensorflow) asks for one of them and takes no other.
+
+Two traps are met with a sentence instead of a crash: ``tflite-runtime`` 2.14 was built for numpy 1, imports
+under numpy 2 and fails at the first tensor; and it cannot be loaded into a process that holds TensorFlow.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module, metadata
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+VARIABLE: Final = "SAMD_RUNTIME"
+_MODULES: Final = {
+    "tflite-runtime": "tflite_runtime.interpreter",
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+    "tensorflow": "tensorflow.lite",
+}
+RUNTIMES: Final = tuple(_MODULES)
+
+
+class RuntimeUnavailable(Exception):  # noqa: N818  (its name is what a user reads)
+    """No interpreter can be used; the text says why and what to install."""
+
+
+class GraphError(Exception):
+    """A graph cannot be loaded, or refuses what it is given: shapes, types, indices."""
+
+
+class TrainState(NamedTuple):
+    """Weights and the state of Adam: ``float32[P]`` three times, and the number of steps done."""
+
+    weights: Floats
+    m: Floats
+    v: Floats
+    t: float
+
+    @classmethod
+    def fresh(cls, weights: Floats) -> "TrainState":
+        """Before the first step of a round."""
+        return cls(weights, np.zeros_like(weights), np.zeros_like(weights), 0.0)
+
+
+def _unusable(name: str) -> str | None:
+    """Why an interpreter that may well be installed must not even be imported."""
+    if name != "tflite-runtime":
+        return None
+    if int(np.__version__.split(".")[0]) >= 2:
+        return (
+            f"tflite-runtime was built for numpy 1 and numpy {np.__version__} is installed: "
+            "pip install 'numpy<2'"
+        )
+    if "tensorflow" in sys.modules:
+        return "tflite-runtime cannot be loaded after TensorFlow: use another process"
+    return None
+
+
+def _load(name: str, importer: Callable[[str], Any]) -> Any:
+    """The interpreter's module; raises RuntimeUnavailable with the reason."""
+    reason = _unusable(name)
+    if reason is not None:
+        raise RuntimeUnavailable(reason)
+    try:
+        return importer(_MODULES[name])
+    except (ImportError, AttributeError, OSError) as error:
+        # AttributeError and OSError: a wheel built for another numpy or another machine
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _MODULES[name]:
+            raise RuntimeUnavailable(f"{name} is not installed") from error
+        raise RuntimeUnavailable(f"{name} cannot be loaded ({error})") from error
+
+
+def choose(
+    environment: Mapping[str, str] = os.environ, importer: Callable[[str], Any] = import_module
+) -> tuple[str, Any]:
+    """The name and module of the interpreter to use; raises RuntimeUnavailable when there is none."""
+    asked = environment.get(VARIABLE, "").strip()
+    if asked and asked not in _MODULES:
+        raise RuntimeUnavailable(f"{VARIABLE} is {asked!r}: it is one of {', '.join(RUNTIMES)}")
+    reasons = []
+    for name in [asked] if asked else RUNTIMES:
+        try:
+            return name, _load(name, importer)
+        except RuntimeUnavailable as error:
+            reasons.append(str(error))
+    wheel = "tflite-runtime 'numpy<2'" if sys.version_info < (3, 12) else "ai-edge-litert"
+    raise RuntimeUnavailable(
+        f"no interpreter for the model ({'; '.join(reasons)}); install one: pip install {wheel}"
+    )
+
+
+def runtime_name() -> str:
+    """The interpreter that ``Graph`` will use; raises RuntimeUnavailable when there is none."""
+    return choose()[0]
+
+
+def runtime_version(name: str) -> str:
+    """The installed version of one of ``RUNTIMES``, or "unknown"."""
+    for distribution in (name, f"{name}-cpu"):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+class Graph:
+    """The three signatures of a bundle's ``model.tflite``. Not safe to share between threads.
+
+    Raises RuntimeUnavailable without an interpreter and GraphError for bytes that are no such graph.
+    """
+
+    def __init__(self, graph: bytes) -> None:
+        self.runtime, module = choose()
+        resolver = getattr(module, "OpResolverType", None)
+        if resolver is None:  # inside TensorFlow it lives elsewhere
+            resolver = module.experimental.OpResolverType
+        try:
+            # Without the default delegate: these networks are smaller than its set-up, and its buffers cost 4 MB.
+            self._interpreter = module.Interpreter(
+                model_content=graph,
+                num_threads=1,
+                experimental_op_resolver_type=resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+            found = set(self._interpreter.get_signature_list())
+        except (ValueError, RuntimeError) as error:
+            raise GraphError(f"no graph that {self.runtime} can load: {_first_line(error)}") from error
+        absent = {"infer", "train", "evaluate"} - found
+        if absent:
+            raise GraphError(f"the graph lacks the signatures {', '.join(sorted(absent))}")
+        self._runners: dict[str, Any] = {}
+
+    def infer(self, features: Floats, weights: Floats) -> Floats:
+        """Class probabilities ``float32[N, 4]`` of ``features`` ``float32[N, F]``."""
+        out = self._call("infer", features=_floats(features), weights=_floats(weights))
+        return np.asarray(out["probabilities"], dtype=np.float32)
+
+    def train_epoch(
+        self,
+        *,
+        features: Floats,
+        labels: Ints,
+        order: Ints,
+        state: TrainState,
+        learning_rate: float,
+        anchor: Floats,
+        mu: float,
+        trainable: Floats,
+        log_prior: Floats,
+    ) -> tuple[TrainState, float]:
+        """One epoch of mini-batch Adam, all of it in one call; the new state and the mean loss.
+
+        ``features`` ``[N, F]``, ``labels`` ``[N]`` 0-3, ``order`` ``[K * batch]`` row numbers with -1 as
+        padding (see ``batches``), ``anchor`` and ``trainable`` ``[P]``, ``log_prior`` ``[4]``.
+        """
+        order = _ints(order)
+        if order.size == 0 or order.max(initial=-1) >= len(features) or order.min(initial=0) < -1:
+            raise GraphError(f"order names rows outside 0 to {len(features) - 1}, or none")
+        out = self._call(
+            "train",
+            features=_floats(features),
+            labels=_ints(labels),
+            order=order,
+            weights=_floats(state.weights),
+            m=_floats(state.m),
+            v=_floats(state.v),
+            t=np.float32(state.t),
+            learning_rate=np.float32(learning_rate),
+            anchor=_floats(anchor),
+            mu=np.float32(mu),
+            trainable=_floats(trainable),
+            log_prior=_floats(log_prior),
+        )
+        new = TrainState(*(np.asarray(out[key], dtype=np.float32) for key in ("weights", "m", "v")), _number(out["t"]))
+        return new, _number(out["loss"])
+
+    def evaluate(self, features: Floats, labels: Ints, weights: Floats) -> tuple[float, NDArray[np.int64]]:
+        """The mean loss, and counts ``int64[4, 4]`` as ``[true][predicted]``."""
+        out = self._call(
+            "evaluate", features=_floats(features), labels=_ints(labels), weights=_floats(weights)
+        )
+        return _number(out["loss"]), np.rint(np.asarray(out["confusion"])).astype(np.int64)
+
+    def _call(self, signature: str, **inputs: Any) -> dict[str, Any]:
+        try:
+            runner = self._runners.get(signature)
+            if runner is None:
+                runner = self._runners[signature] = self._interpreter.get_signature_runner(signature)
+            return dict(runner(**inputs))
+        except (ValueError, RuntimeError, KeyError) as error:
+            shapes = ", ".join(f"{name}{list(np.shape(value))}" for name, value in inputs.items())
+            raise GraphError(f"{signature} refuses {shapes}: {_first_line(error)}") from error
+
+
+def batches(order: NDArray[np.integer[Any]], batch_size: int) -> Ints:
+    """Row numbers padded with -1 to whole batches; a graph without padding gives NaN for a short batch."""
+    padded = np.full(-(-len(order) // batch_size) * batch_size, -1, dtype=np.int32)
+    padded[: len(order)] = order
+    return padded
+
+
+def _floats(values: Any) -> Floats:
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _ints(values: Any) -> Ints:
+    return np.ascontiguousarray(values, dtype=np.int32)
+
+
+def _number(value: Any) -> float:
+    return float(np.asarray(value).reshape(-1)[0])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
