@@ -24,7 +24,7 @@ CARRY_SECONDS: Final[dict[str, float]] = {
 """Seconds for which a value stays valid after it was measured; valid up to and including this age."""
 
 AHEAD_SECONDS: Final = 5.0
-"""A value measured up to this much after the time asked for counts as measured then: two clocks never agree."""
+"""A value measured up to this much after the time asked for counts as measured then: no two clocks agree."""
 
 
 class Carrier:
@@ -49,7 +49,7 @@ class Carrier:
                 self._latest[field] = (measured_at, value)
 
     def latest(self, field: str) -> tuple[datetime, Any] | None:
-        """When the newest value of ``field`` was measured, and the value, however old; None before the first."""
+        """When the newest value of ``field`` was measured, and that value, however old; None if never."""
         return self._latest.get(field)
 
     def snapshot(self, at: datetime) -> Reading:

@@ -11,7 +11,7 @@ file goes on. Wrong arguments of a programmer raise ``ValueError`` as everywhere
 
 
 class DataError(Exception):
-    """Raised when data cannot be used: no such file, no known data set, no header, a unit that cannot be told.
+    """Raised when data cannot be used: no such file, no known data set, no header, a doubtful unit.
 
     The message is one line: what, where, and what to do next.
     """

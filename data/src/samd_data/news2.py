@@ -148,8 +148,8 @@ def score(reading: Reading, *, spo2_scale: Scale = 1, version: Version = "news2"
         high += CONSCIOUSNESS_POINTS
         high_has_three = True
     else:
-        unimpaired = reading.consciousness in ("A", "C") if version == "news" else reading.consciousness == "A"
-        points["consciousness"] = 0 if unimpaired else CONSCIOUSNESS_POINTS
+        unimpaired = ("A",) if version == "news2" else ("A", "C")
+        points["consciousness"] = 0 if reading.consciousness in unimpaired else CONSCIOUSNESS_POINTS
 
     certain = sum(points.values())
     low += certain
@@ -201,7 +201,7 @@ def points_table(values: NDArray[np.float64], *, spo2_scale: Scale = 1) -> NDArr
     _check_scale(spo2_scale)
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != len(COLUMNS):
-        raise ValueError(f"values have the shape {values.shape}; expected (N, {len(COLUMNS)}): {', '.join(COLUMNS)}")
+        raise ValueError(f"values have the shape {values.shape}; expected (N, {len(COLUMNS)}) as in COLUMNS")
     if np.isinf(values).any():
         raise ValueError("values hold an infinite number; a missing value is NaN")
     flags = values[:, 5:]
@@ -239,7 +239,10 @@ def _look_up(chart: Chart, value: float) -> int:
 
 def _look_up_all(chart: Chart, values: NDArray[np.float64]) -> NDArray[np.int8]:
     steps = np.floor(values * chart.steps + 0.5 + _HAIR)
-    return np.asarray(chart.points, dtype=np.int8)[np.searchsorted(chart.upper, steps, side="left").clip(max=len(chart.upper))]
+    bands = np.searchsorted(np.asarray(chart.upper, dtype=np.float64), steps, side="left")
+    bands = np.minimum(bands, len(chart.upper))  # NaN sorts behind everything
+    points: NDArray[np.int8] = np.asarray(chart.points, dtype=np.int8)[bands]
+    return points
 
 
 def _check_scale(spo2_scale: int) -> None:

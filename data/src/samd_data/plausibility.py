@@ -26,17 +26,31 @@ class Range(NamedTuple):
 
 RANGES: Final[dict[str, Range]] = {
     "heart_rate": Range(
-        15, 300, "/min", "0 is what a monitor writes without a lead; the node conducts no more than 300 beats/min"
+        15,
+        300,
+        "/min",
+        "0 is what a monitor writes without a lead; the AV node conducts no more than about 300 beats/min",
     ),
     "respiratory_rate": Range(
-        1, 80, "/min", "0 and three-digit rates in intensive-care recordings come from an unset or shaken sensor"
+        1,
+        80,
+        "/min",
+        "0 and three-digit rates in intensive-care recordings come from an unset or shaken sensor",
     ),
     "spo2": Range(
-        30, 100, "%", "a share of 100; oximeters are validated down to 70 % (ISO 80601-2-61), and below 30 read noise"
+        30,
+        100,
+        "%",
+        "a share of 100; oximeters are validated down to 70 % (ISO 80601-2-61), and below 30 read noise",
     ),
-    "systolic_bp": Range(30, 300, "mmHg", "oscillometric cuffs measure about 30 to 270 mmHg, arterial lines to 300"),
+    "systolic_bp": Range(
+        30, 300, "mmHg", "oscillometric cuffs measure about 30 to 270 mmHg, arterial lines to 300"
+    ),
     "temperature": Range(
-        25, 45, "°C", "accidental hypothermia is survived below 25 °C only as a curiosity; proteins fail above 45"
+        25,
+        45,
+        "°C",
+        "profound hypothermia below 25 °C is survived only under rewarming; nobody lives above 45 °C",
     ),
     "diastolic_bp": Range(10, 200, "mmHg", "oscillometric cuffs measure about 10 to 220 mmHg"),
 }
@@ -128,14 +142,14 @@ def temperature_celsius(value: float, unit: Literal["C", "F"] | None) -> float:
     if unit != "F" and celsius:
         return float(value)
     if unit != "C" and fahrenheit:
-        return round((value - 32) * 5 / 9, 6)  # the sixth digit is float noise: 100.4 °F is 38, not 38.00000001
+        return round((value - 32) * 5 / 9, 6)  # without float noise: 100.4 °F is 38
     if unit == "C":
         hint = "it looks like °F: convert it, or give the unit F" if fahrenheit else "measure again"
         raise DataError(f"{value:g} °C is no body temperature (25 to 45 °C); {hint}")
     if unit == "F":
         hint = "it looks like °C: give the unit C" if celsius else "measure again"
         raise DataError(f"{value:g} °F is no body temperature (77 to 113 °F); {hint}")
-    raise DataError(f"{value:g} is a body temperature neither in °C (25 to 45) nor in °F (77 to 113); measure again")
+    raise DataError(f"{value:g} is no body temperature in °C (25 to 45) or °F (77 to 113); measure again")
 
 
 def clean(
@@ -160,8 +174,10 @@ def clean(
     systolic, diastolic = accepted.get("systolic_bp"), accepted.get("diastolic_bp")
     if systolic is not None and diastolic is not None and diastolic >= systolic:
         reason = f"diastolic {diastolic:g} is not below systolic {systolic:g}"
-        for field in ("systolic_bp", "diastolic_bp"):
-            rejections.append(Rejection(file, row, field, f"{accepted.pop(field):g}", reason, remedy(field)))
+        rejections += [
+            Rejection(file, row, field, f"{accepted.pop(field):g}", reason, remedy(field))
+            for field in ("systolic_bp", "diastolic_bp")
+        ]
     return accepted, rejections
 
 

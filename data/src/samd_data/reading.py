@@ -8,6 +8,7 @@ missing is ``None`` here and NaN in a row, never 0.
 
 import math
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Final, Literal
 
 import msgspec
@@ -63,11 +64,11 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{field} is {value!r}; a vital sign is a number, or None when missing")
+                raise ValueError(f"{field} is {value!r}; it is a number, or None when missing")  # noqa: TRY004
             if not math.isfinite(value):
                 raise ValueError(f"{field} is {value}; a missing value is None, never NaN or infinite")
         if not (self.supplemental_oxygen is None or isinstance(self.supplemental_oxygen, bool)):
-            raise ValueError(f"supplemental_oxygen is {self.supplemental_oxygen!r}; it is True, False or None")
+            raise ValueError(f"supplemental_oxygen is {self.supplemental_oxygen!r}; it is a bool, or None")
         if not (self.consciousness is None or self.consciousness in CONSCIOUSNESS):
             raise ValueError(f"consciousness is {self.consciousness!r}; it is one of A C V P U, or None")
         for field, age in self.ages.items():
@@ -92,7 +93,7 @@ class Recording(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         times = [reading.observed_at for reading in self.readings]
-        if any(later < earlier for earlier, later in zip(times, times[1:], strict=False)):
+        if any(later < earlier for earlier, later in pairwise(times)):
             raise ValueError(f"the readings of {self.patient} are out of order; sort them by observed_at")
 
 
