@@ -125,7 +125,7 @@ class Graph:
         if resolver is None:  # inside TensorFlow it lives elsewhere
             resolver = module.experimental.OpResolverType
         try:
-            # Without the default delegate: these networks are smaller than its set-up, and its buffers cost 4 MB.
+            # Without the default delegate (XNNPACK): for networks this small it only adds time to each call.
             self._interpreter = module.Interpreter(
                 model_content=graph,
                 num_threads=1,
@@ -137,7 +137,7 @@ class Graph:
         absent = {"infer", "train", "evaluate"} - found
         if absent:
             raise GraphError(f"the graph lacks the signatures {', '.join(sorted(absent))}")
-        self._runners: dict[str, Any] = {}
+        self._runners: dict[str, tuple[Any, dict[str, tuple[int, ...]]]] = {}
 
     def infer(self, features: Floats, weights: Floats) -> Floats:
         """Class probabilities ``float32[N, 4]`` of ``features`` ``float32[N, F]``."""
@@ -165,6 +165,7 @@ class Graph:
         order = _ints(order)
         if order.size == 0 or order.max(initial=-1) >= len(features) or order.min(initial=0) < -1:
             raise GraphError(f"order names rows outside 0 to {len(features) - 1}, or none")
+        _check_labels(features, labels)
         out = self._call(
             "train",
             features=_floats(features),
@@ -180,11 +181,17 @@ class Graph:
             trainable=_floats(trainable),
             log_prior=_floats(log_prior),
         )
-        new = TrainState(*(np.asarray(out[key], dtype=np.float32) for key in ("weights", "m", "v")), _number(out["t"]))
+        new = TrainState(
+            weights=np.asarray(out["weights"], dtype=np.float32),
+            m=np.asarray(out["m"], dtype=np.float32),
+            v=np.asarray(out["v"], dtype=np.float32),
+            t=_number(out["t"]),
+        )
         return new, _number(out["loss"])
 
     def evaluate(self, features: Floats, labels: Ints, weights: Floats) -> tuple[float, NDArray[np.int64]]:
         """The mean loss, and counts ``int64[4, 4]`` as ``[true][predicted]``."""
+        _check_labels(features, labels)
         out = self._call(
             "evaluate", features=_floats(features), labels=_ints(labels), weights=_floats(weights)
         )
@@ -192,13 +199,30 @@ class Graph:
 
     def _call(self, signature: str, **inputs: Any) -> dict[str, Any]:
         try:
-            runner = self._runners.get(signature)
-            if runner is None:
-                runner = self._runners[signature] = self._interpreter.get_signature_runner(signature)
+            if signature not in self._runners:
+                self._runners[signature] = self._open(signature)
+            runner, shapes = self._runners[signature]
+            if inputs.keys() != shapes.keys():
+                raise GraphError(f"{signature} takes {', '.join(shapes)}, not {', '.join(inputs)}")
+            for name, wanted in shapes.items():
+                shape = inputs[name].shape
+                if not _fits(shape, wanted):
+                    raise GraphError(f"{signature} takes {name} of shape {_shown(wanted)}, not {shape}")
             return dict(runner(**inputs))
         except (ValueError, RuntimeError, KeyError) as error:
-            shapes = ", ".join(f"{name}{list(np.shape(value))}" for name, value in inputs.items())
-            raise GraphError(f"{signature} refuses {shapes}: {_first_line(error)}") from error
+            raise GraphError(f"{signature} failed in {self.runtime}: {_first_line(error)}") from error
+
+    def _open(self, signature: str) -> tuple[Any, dict[str, tuple[int, ...]]]:
+        """The runner, and the shape of each input with -1 for any length.
+
+        Shapes are checked here because the interpreter resizes whatever it is given: a weight vector that is
+        too short does not fail there, it reads beyond its end.
+        """
+        runner = self._interpreter.get_signature_runner(signature)
+        details = runner.get_input_details()
+        return runner, {
+            name: tuple(int(n) for n in detail["shape_signature"]) for name, detail in details.items()
+        }
 
 
 def batches(order: NDArray[np.integer[Any]], batch_size: int) -> Ints:
@@ -206,6 +230,19 @@ def batches(order: NDArray[np.integer[Any]], batch_size: int) -> Ints:
     padded = np.full(-(-len(order) // batch_size) * batch_size, -1, dtype=np.int32)
     padded[: len(order)] = order
     return padded
+
+
+def _check_labels(features: Floats, labels: Ints) -> None:
+    if len(features) != len(labels):
+        raise GraphError(f"{len(labels)} labels for {len(features)} rows")
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(shape) == len(wanted) and all(w in (-1, n) for n, w in zip(shape, wanted, strict=True))
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return f"({', '.join('N' if n == -1 else str(n) for n in shape)})"
 
 
 def _floats(values: Any) -> Floats:
@@ -221,4 +258,5 @@ def _number(value: Any) -> float:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return "".join(letter for letter in lines[0] if letter.isprintable())

@@ -97,7 +97,7 @@ def length_of(prefix: bytes) -> int:
 
 
 def read_body(stream: BinaryIO) -> bytes | None:
-    """The next frame's message, or None at the end of the stream; raises FrameError(fatal) for half a frame."""
+    """The next frame's message, None at the end of the stream; raises FrameError(fatal) for half a frame."""
     prefix = _read_exactly(stream, _LENGTH.size)
     if not prefix:
         return None
@@ -112,7 +112,7 @@ def read_body(stream: BinaryIO) -> bytes | None:
 def decode_from_agent(body: bytes) -> FromAgent:
     """Read what the agent wrote; raises FrameError."""
     try:
-        return msgspec.msgpack.decode(body, type=FromAgent)  # type: ignore[arg-type, no-any-return]
+        return msgspec.msgpack.decode(body, type=FromAgent)  # type: ignore[no-any-return]
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise FrameError(f"no frame of ours: {error}", fatal=False) from error
 
@@ -120,7 +120,7 @@ def decode_from_agent(body: bytes) -> FromAgent:
 def decode_from_trainer(body: bytes) -> FromTrainer:
     """Read what the trainer wrote; raises FrameError."""
     try:
-        return msgspec.msgpack.decode(body, type=FromTrainer)  # type: ignore[arg-type, no-any-return]
+        return msgspec.msgpack.decode(body, type=FromTrainer)  # type: ignore[no-any-return]
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise FrameError(f"no frame of ours: {error}", fatal=False) from error
 

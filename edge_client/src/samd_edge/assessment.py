@@ -1,0 +1,265 @@
+"""From a reading to an assessment: the rule and the model side by side, never one in place of the other.
+
+The rule is NEWS2 over the latest values still valid: a range while inputs are missing, and nothing is filled
+in. The model sees the same values, with a mask for what is missing. Whatever happens to the model (a file
+that does not fit, a probability that is no number), the rule goes on; then the model's view is None.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samd_data import features, news2, severity
+from samd_data.carry import Carrier
+from samd_data.reading import FIELDS, Reading, to_row
+from samd_edge.clock import Clock
+from samd_edge.runtime import Graph, GraphError, RuntimeUnavailable
+from samd_protocol import messages
+from samd_protocol.bundle import Bundle, Manifest
+
+_log = logging.getLogger(__name__)
+
+DISAGREEMENT: Final = 2
+"""The rule's certain class and the model's class disagree from this many classes apart."""
+
+_SUM_TOLERANCE: Final = 1e-3  # float32 softmax over four classes is off by 1e-7; more is another output
+
+
+class ModelRefused(Exception):  # noqa: N818  (it is an answer, with its reason)
+    """A bundle that must not be used here; the text is one sentence with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model ready to answer: its graph, the weights in use (global or personal), version and features."""
+
+    graph: Graph
+    weights: NDArray[np.float32]
+    version: int
+    spec: features.FeatureSpec
+
+
+def refusal(manifest: Manifest, *, allow_untrained: bool = False) -> str | None:
+    """Why a bundle cannot assess on this device, or None when it can."""
+    if manifest.task != "severity":
+        return f"its task is {manifest.task!r}; this client assesses severity"
+    if manifest.classes != list(severity.CLASSES):
+        return f"its classes are {', '.join(manifest.classes)}, not {', '.join(severity.CLASSES)}"
+    try:
+        spec = spec_of(manifest)
+    except ModelRefused as error:
+        return str(error)
+    if manifest.features.size != spec.size:
+        return f"its features {spec.name!r} have {manifest.features.size} numbers; here they have {spec.size}"
+    if not manifest.trained and not allow_untrained:
+        return "it was never trained, its answers are noise; wait for a trained one, or allow it on purpose"
+    return None
+
+
+def spec_of(manifest: Manifest) -> features.FeatureSpec:
+    """The features that a bundle asks for; raises ModelRefused for a specification unknown here."""
+    try:
+        return features.FeatureSpec(name=manifest.features.name, labels=manifest.features.labels)
+    except ValueError as error:
+        raise ModelRefused(f"{error}; update the client") from error
+
+
+def load_model(
+    bundle: Bundle, *, weights: NDArray[np.float32] | None = None, allow_untrained: bool = False
+) -> Model:
+    """The model of a verified bundle, tried once on an empty row.
+
+    ``weights`` (``float32[P]``) are used in place of the bundle's own, as personal ones are. Raises
+    ModelRefused with the reason; RuntimeUnavailable when no interpreter is installed.
+    """
+    reason = refusal(bundle.manifest, allow_untrained=allow_untrained)
+    if reason is not None:
+        raise ModelRefused(f"model {bundle.manifest.name} version {bundle.manifest.version}: {reason}")
+    chosen = bundle.weights if weights is None else np.asarray(weights, dtype=np.float32)
+    spec = spec_of(bundle.manifest)
+    try:
+        model = Model(Graph(bundle.graph), chosen, bundle.manifest.version, spec)
+        infer(model, Reading(observed_at=datetime.fromtimestamp(0, tz=UTC)))
+    except (GraphError, BadOutput) as error:
+        raise ModelRefused(
+            f"model {bundle.manifest.name} version {bundle.manifest.version}: {error}; fetch it again"
+        ) from error
+    return model
+
+
+class BadOutput(Exception):  # noqa: N818
+    """The graph answered with something that is no set of four probabilities."""
+
+
+def infer(model: Model, snapshot: Reading) -> NDArray[np.float64]:
+    """Probabilities ``float64[4]`` for one reading; what is missing is masked.
+
+    Raises GraphError or BadOutput when they cannot be had.
+    """
+    row = features.encode(to_row(snapshot)[np.newaxis], model.spec)
+    out = model.graph.infer(row, model.weights)
+    if out.shape != (1, len(severity.CLASSES)):
+        raise BadOutput(f"the graph answered with the shape {out.shape}")
+    probabilities: NDArray[np.float64] = out[0].astype(np.float64)
+    if not np.isfinite(probabilities).all():
+        raise BadOutput("the graph answered with values that are not numbers")
+    if probabilities.min() < 0 or abs(probabilities.sum() - 1) > _SUM_TOLERANCE:
+        raise BadOutput("the graph answered with values that are no probabilities")
+    return probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class ModelJudgement:
+    """The model's class, the probability of each of the four, and the version that said so."""
+
+    severity: int
+    probabilities: tuple[float, ...]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is known of the patient at one time; all times are patient time.
+
+    ``at``: the time asked for. ``observed_at``: when the newest value was measured (``at`` when there is
+    none). ``snapshot``: the values still valid, each with its age in seconds. ``news2``: the rule's score or
+    range. ``rule_severity`` is the class of its low end, which is certain, ``rule_severity_possible`` that of
+    its high end. ``severity``: the worse of the certain class and the model's. ``missing``: inputs never
+    seen; ``stale``: inputs seen, but too long ago. Both are without a value. ``model_error``: why there is no
+    model's view although a model is in use.
+    """
+
+    at: datetime
+    observed_at: datetime
+    snapshot: Reading
+    news2: news2.Score
+    rule_severity: int
+    rule_severity_possible: int
+    model: ModelJudgement | None
+    model_error: str | None
+    severity: int
+    disagreement: bool
+    missing: tuple[str, ...]
+    stale: tuple[str, ...]
+
+    @property
+    def ages(self) -> dict[str, float]:
+        """Seconds since each value still valid was measured."""
+        return self.snapshot.ages
+
+
+class Assessor:
+    """Holds what is valid of one admission and judges it; one instance per admission.
+
+    ``spo2_scale`` and ``model`` may be exchanged at any time. Raises ``ValueError`` for another scale.
+    """
+
+    def __init__(
+        self, *, spo2_scale: Literal[1, 2] = 1, model: Model | None = None, carrier: Carrier | None = None
+    ) -> None:
+        if spo2_scale not in (1, 2):
+            raise ValueError(f"spo2_scale is {spo2_scale!r}; it is 1 or 2")
+        self.spo2_scale = spo2_scale
+        self.model = model
+        self.model_failures = 0
+        self._carrier = Carrier() if carrier is None else carrier
+        self._newest: datetime | None = None
+        self._last_error: str | None = None
+
+    def take(self, reading: Reading) -> None:
+        """Take over the values of a reading, or of an observation, without a judgement: the history."""
+        self._carrier.update(reading)
+        measured_ages = [reading.ages.get(field, 0.0) for field in reading.present()]
+        if measured_ages:
+            newest = reading.observed_at - timedelta(seconds=min(measured_ages))
+            self._newest = newest if self._newest is None else max(newest, self._newest)
+
+    def update(self, reading: Reading, at: datetime) -> Judgement:
+        """Take over a reading and judge what is valid at ``at`` (aware, patient time)."""
+        self.take(reading)
+        return self.assess(at)
+
+    def assess(self, at: datetime) -> Judgement:
+        """Judge what is valid at ``at`` without a new reading: values age, and become stale."""
+        snapshot = self._carrier.snapshot(at)
+        score = news2.score(snapshot, spo2_scale=self.spo2_scale)
+        certain = severity.severity_of(score.low)
+        model, model_error = self._ask_model(snapshot)
+        return Judgement(
+            at=at,
+            observed_at=at if self._newest is None else self._newest,
+            snapshot=snapshot,
+            news2=score,
+            rule_severity=certain,
+            rule_severity_possible=severity.severity_of(score.high),
+            model=model,
+            model_error=model_error,
+            severity=certain if model is None else max(certain, model.severity),
+            disagreement=model is not None and abs(model.severity - certain) >= DISAGREEMENT,
+            missing=self._carrier.missing(at),
+            stale=self._carrier.stale(at),
+        )
+
+    def _ask_model(self, snapshot: Reading) -> tuple[ModelJudgement | None, str | None]:
+        model = self.model
+        if model is None:
+            return None, None
+        if all(getattr(snapshot, field) is None for field in model.spec.inputs):
+            return None, "nothing that the model reads is known"
+        try:
+            probabilities = infer(model, snapshot)
+        except (GraphError, BadOutput, RuntimeUnavailable, ValueError) as error:
+            self.model_failures += 1
+            reason = str(error)
+            if reason != self._last_error:  # once, not per reading: it would fill the card
+                _log.error("model version %d gives no answer: %s; the rule goes on", model.version, reason)
+            self._last_error = reason
+            return None, reason
+        self._last_error = None
+        view = ModelJudgement(int(probabilities.argmax()), tuple(probabilities.tolist()), model.version)
+        return view, None
+
+
+def to_message(judgement: Judgement, clock: Clock, share_signs: bool) -> messages.Assessment:
+    """The judgement as it crosses the wire: times and ages by the wall; vital signs only with ``share_signs``."""
+    score = judgement.news2
+    observed_at = clock.to_wall(judgement.observed_at)
+    age = (clock.to_wall(judgement.at) - observed_at).total_seconds()
+    view = judgement.model
+    return messages.Assessment(
+        observed_at=observed_at,
+        news2=messages.News2(
+            total=score.total,
+            low=score.low,
+            high=score.high,
+            band=score.band,
+            points=dict(score.points),
+            missing=list(score.missing),
+        ),
+        rule_severity=_class(judgement.rule_severity),
+        rule_severity_possible=_class(judgement.rule_severity_possible),
+        severity=_class(judgement.severity),
+        disagreement=judgement.disagreement,
+        model=None
+        if view is None
+        else messages.ModelView(
+            severity=_class(view.severity), probabilities=list(view.probabilities), version=view.version
+        ),
+        missing=list(judgement.missing),
+        stale=list(judgement.stale),
+        reading_age_s=max(age, 0.0),
+        signs=signs_of(judgement.snapshot) if share_signs else None,
+    )
+
+
+def signs_of(snapshot: Reading) -> dict[str, float | bool | str]:
+    """The values that are there, by field."""
+    return {field: getattr(snapshot, field) for field in FIELDS if getattr(snapshot, field) is not None}
+
+
+def _class(value: int) -> messages.Severity:
+    return cast("messages.Severity", value)
