@@ -1,0 +1,349 @@
+"""The store of one admission: readings, assessments, alerts, observations, corrections, settings.
+
+One SQLite file, `DATA_DIR/admissions/ID/store.sqlite`. It belongs to one patient and never passes to the
+next. A reading and its assessment are one commit. An alert is synced to the disk in the same commit, before
+it is sent. Times are patient time, in microseconds; readings and assessments are JSON, as their own types
+write them.
+
+Growth is bounded by `prune(max_readings)`: beyond that many readings the oldest go, with their assessments.
+The default of 500,000 is a reading every second for almost six days, or every minute for a year (about
+400 MB); corrections, observations and alerts always stay.
+"""
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from samd_data.reading import FIELDS, Reading
+from samd_edge.database import StoreError, durable, is_damage, micros, open_database, plain, transaction
+
+log = logging.getLogger(__name__)
+
+MAX_READINGS: Final = 500_000
+FILE: Final = "store.sqlite"
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE readings (
+        id INTEGER PRIMARY KEY,
+        observed_at INTEGER NOT NULL,
+        origin TEXT NOT NULL CHECK (origin IN ('history', 'live', 'observation')),
+        struck INTEGER NOT NULL DEFAULT 0,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX readings_by_time ON readings (observed_at);
+    CREATE TABLE assessments (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        reading INTEGER REFERENCES readings (id) ON DELETE CASCADE,
+        assessed_at INTEGER NOT NULL,
+        severity INTEGER NOT NULL,
+        message_id TEXT NOT NULL,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX assessments_by_reading ON assessments (reading);
+    CREATE TABLE alerts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        raised_at INTEGER NOT NULL,
+        message_id TEXT NOT NULL,
+        body BLOB NOT NULL
+    );
+    CREATE TABLE observations (
+        id INTEGER PRIMARY KEY,
+        reading INTEGER NOT NULL REFERENCES readings (id),
+        by TEXT NOT NULL,
+        entered_at INTEGER NOT NULL
+    );
+    CREATE TABLE corrections (
+        id INTEGER PRIMARY KEY,
+        reading INTEGER NOT NULL REFERENCES readings (id),
+        field TEXT,
+        by TEXT NOT NULL,
+        corrected_at INTEGER NOT NULL
+    );
+    CREATE INDEX corrections_by_reading ON corrections (reading);
+    CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID
+    """,
+)
+
+_decoder = msgspec.json.Decoder(Reading)
+_encoder = msgspec.json.Encoder()
+
+
+class Stored(NamedTuple):
+    """One assessment or alert as it waits for the outbox: its row, its message id, its JSON message."""
+
+    row: int
+    message_id: str
+    body: bytes
+
+
+class AdmissionStore:
+    """One admission's file, used by one thread. Raises StoreError when it cannot be opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / FILE
+        self._connection = open_database(self.path, MIGRATIONS)
+
+    def close(self) -> None:
+        """Close the file; its log is written back by SQLite."""
+        self._connection.close()
+
+    def reopen(self, error: sqlite3.Error) -> None:
+        """After an error in the middle of work: open again; a damaged file is moved aside on the way."""
+        self._connection.close()
+        log.error("%s failed (%s); it is opened again", self.path, error)
+        self._connection = open_database(self.path, MIGRATIONS)
+
+    # -- readings and what was concluded from them --------------------------------------------------------
+
+    def add_history(self, readings: Iterable[Reading]) -> int:
+        """Take over readings of the past in one commit; returns how many are new.
+
+        A reading that the store holds already is not taken twice: an agent may start again with the same
+        recording, or hear the same reading from a sensor again.
+        """
+        with transaction(self._connection) as connection:
+            return sum(self._insert(connection, reading, "history")[1] for reading in readings)
+
+    def add(
+        self,
+        reading: Reading | None,
+        *,
+        assessed_at: datetime,
+        severity: int,
+        assessment: Stored,
+        alert: Stored | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> tuple[int, int | None]:
+        """Commit a reading with its assessment, and with an alert synced to the disk.
+
+        `reading` is None for an assessment that time alone caused. `settings` are written in the same commit
+        (the state of the alerts). Returns the row numbers of the assessment and of the alert.
+        """
+        with (durable if alert is not None else transaction)(self._connection) as connection:
+            number = None
+            if reading is not None:
+                number, _ = self._insert(connection, reading, "live")
+            row = connection.execute(
+                "INSERT INTO assessments (reading, assessed_at, severity, message_id, body) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (number, micros(assessed_at), severity, assessment.message_id, assessment.body),
+            ).lastrowid
+            alert_row = None
+            if alert is not None:
+                alert_row = connection.execute(
+                    "INSERT INTO alerts (raised_at, message_id, body) VALUES (?, ?, ?)",
+                    (micros(assessed_at), alert.message_id, alert.body),
+                ).lastrowid
+            for name, value in (settings or {}).items():
+                self._set(connection, name, value)
+        return row or 0, alert_row
+
+    def add_reading(self, reading: Reading) -> int:
+        """Commit a reading alone, when it could not be assessed."""
+        with transaction(self._connection) as connection:
+            return self._insert(connection, reading, "live")[0]
+
+    def add_observation(self, reading: Reading, *, by: str, entered_at: datetime) -> int:
+        """What a person observed: a reading of its own, with the name of the one who entered it; synced."""
+        with durable(self._connection) as connection:
+            number, _ = self._insert(connection, reading, "observation")
+            connection.execute(
+                "INSERT INTO observations (reading, by, entered_at) VALUES (?, ?, ?)",
+                (number, by, micros(entered_at)),
+            )
+        return number
+
+    def strike(self, reading: int, *, by: str, corrected_at: datetime, field: str | None = None) -> None:
+        """Strike out a reading, or one field of it. It stays in the file, and is never read again.
+
+        Raises ValueError for a reading or a field that is not there.
+        """
+        if field is not None and field not in FIELDS:
+            raise ValueError(f"{field!r} is no field of a reading; the fields are {', '.join(FIELDS)}")
+        with durable(self._connection) as connection:
+            whole = field is None
+            found = connection.execute(
+                "UPDATE readings SET struck = MAX(struck, ?) WHERE id = ?", (int(whole), reading)
+            ).rowcount
+            if not found:
+                raise ValueError(f"there is no reading {reading} in this admission")
+            connection.execute(
+                "INSERT INTO corrections (reading, field, by, corrected_at) VALUES (?, ?, ?, ?)",
+                (reading, field, by, micros(corrected_at)),
+            )
+
+    def recent(self, since: datetime) -> Iterator[Reading]:
+        """The readings from `since` on, in order of time, without what was struck out."""
+        return _readings(self._connection, micros(since))
+
+    def latest_at(self) -> datetime | None:
+        """When the newest reading was observed."""
+        row = self._connection.execute(
+            "SELECT MAX(observed_at) FROM readings WHERE struck = 0 AND origin != 'observation'"
+        ).fetchone()
+        return None if row[0] is None else _moment(row[0])
+
+    def num_readings(self) -> int:
+        return plain(self._connection, "SELECT COUNT(*) FROM readings WHERE struck = 0")
+
+    def num_assessments(self) -> int:
+        return plain(self._connection, "SELECT COUNT(*) FROM assessments")
+
+    def assessments_after(self, row: int) -> Iterator[Stored]:
+        """Assessments that were stored after the given row: what the outbox may not have yet."""
+        return self._stored("SELECT id, message_id, body FROM assessments WHERE id > ? ORDER BY id", row)
+
+    def alerts_after(self, row: int) -> Iterator[Stored]:
+        """Alerts that were stored after the given row."""
+        return self._stored("SELECT id, message_id, body FROM alerts WHERE id > ? ORDER BY id", row)
+
+    def latest_assessment(self) -> Stored | None:
+        """The newest assessment, if there is one."""
+        return next(
+            self._stored(
+                "SELECT id, message_id, body FROM assessments WHERE id > ? ORDER BY id DESC LIMIT 1", 0
+            ),
+            None,
+        )
+
+    def _stored(self, query: str, row: int) -> Iterator[Stored]:
+        for found in self._connection.execute(query, (row,)):
+            yield Stored(*found)
+
+    @staticmethod
+    def _insert(connection: sqlite3.Connection, reading: Reading, origin: str) -> tuple[int, bool]:
+        """The row of a reading, and whether it is new."""
+        moment, body = micros(reading.observed_at), _encoder.encode(reading)
+        found = connection.execute(
+            "SELECT id FROM readings WHERE observed_at = ? AND body = ?", (moment, body)
+        ).fetchone()
+        if found is not None:
+            return int(found[0]), False
+        row = connection.execute(
+            "INSERT INTO readings (observed_at, origin, body) VALUES (?, ?, ?)", (moment, origin, body)
+        ).lastrowid
+        return row or 0, True
+
+    # -- settings ------------------------------------------------------------------------------------------
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """A setting of this admission: spo2_scale, consent, sealed, the state of its alerts."""
+        row = self._connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return default if row is None else msgspec.json.decode(row[0])
+
+    def set(self, **values: Any) -> None:
+        """Write settings, synced to the disk."""
+        with durable(self._connection) as connection:
+            for name, value in values.items():
+                self._set(connection, name, value)
+
+    @staticmethod
+    def _set(connection: sqlite3.Connection, name: str, value: Any) -> None:
+        connection.execute(
+            "INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, _encoder.encode(value)),
+        )
+
+    # -- housekeeping --------------------------------------------------------------------------------------
+
+    def prune(self, max_readings: int = MAX_READINGS, *, step: int = 1000) -> int:
+        """Remove the oldest readings beyond `max_readings`, `step` at a time; returns how many went."""
+        excess = plain(self._connection, "SELECT COUNT(*) FROM readings") - max_readings
+        if excess <= 0:
+            return 0
+        with transaction(self._connection) as connection:
+            gone = connection.execute(
+                "DELETE FROM readings WHERE id IN (SELECT id FROM readings WHERE origin != 'observation' "
+                "AND id NOT IN (SELECT reading FROM corrections) ORDER BY observed_at LIMIT ?)",
+                (min(excess, step),),
+            ).rowcount
+            connection.execute(
+                "DELETE FROM assessments WHERE reading IS NULL AND assessed_at < "
+                "(SELECT MIN(observed_at) FROM readings WHERE origin != 'observation')"
+            )
+        log.info("the store holds more than %d readings: the oldest %d were removed", max_readings, gone)
+        return gone
+
+    def checkpoint(self) -> None:
+        """Write the log back into the file, so that a commit rarely has to."""
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def seal(self) -> None:
+        """End the admission: nothing is written any more; the file is folded into one and made read-only."""
+        self.set(sealed=True)
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._connection.execute("PRAGMA journal_mode=DELETE").fetchall()
+        self._connection.close()
+        self.path.chmod(0o400)
+
+
+def read_readings(path: Path | str, *, patience_s: float = 5.0) -> Iterator[Reading]:
+    """The readings of a store in order of time, without what was struck out; opens it read-only.
+
+    For the trainer, in another process, while the agent writes: it sees the store as it is when the reading
+    begins. Raises StoreError for a store that cannot be read.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise StoreError(f"{file}: there is no store; start the agent with this data directory first")
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=patience_s)
+        ) as connection:
+            yield from _readings(connection, None)
+    except sqlite3.Error as error:
+        what = "is damaged" if is_damage(error) else "cannot be read"
+        raise StoreError(f"{file}: {what} ({error}); the agent repairs it at its next start") from error
+
+
+def _readings(connection: sqlite3.Connection, since: int | None) -> Iterator[Reading]:
+    struck: dict[int, set[str]] = {}
+    for number, field in connection.execute("SELECT reading, field FROM corrections WHERE field IS NOT NULL"):
+        struck.setdefault(number, set()).add(field)
+    rows = connection.execute(
+        "SELECT id, body FROM readings WHERE struck = 0 AND observed_at >= ? ORDER BY observed_at, id",
+        (-(2**63) if since is None else since,),
+    )
+    for number, body in rows:
+        reading = _decoder.decode(body)
+        if number in struck:
+            reading = _without(reading, struck[number])
+        yield reading
+
+
+def _without(reading: Reading, fields: set[str]) -> Reading:
+    ages = {field: age for field, age in reading.ages.items() if field not in fields}
+    return msgspec.structs.replace(reading, ages=ages, **dict.fromkeys(fields))
+
+
+def _moment(value: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value)
+
+
+def erase(folder: Path) -> None:
+    """Remove an admission's folder with everything in it; its pages are overwritten first.
+
+    On flash memory the overwriting is a courtesy: only encryption of the disk makes erasure certain.
+    """
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o600)
+            size = path.stat().st_size
+            with path.open("r+b") as file:
+                for _ in range(-(-size // 65536)):
+                    file.write(bytes(65536))
+                file.flush()
+            path.unlink()
+        elif path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+    folder.rmdir()
