@@ -16,7 +16,9 @@ def check_loopback(host: str, remedy: str) -> str:
             return host
     except ValueError:
         pass
-    raise UsageError(f"--host {host}: nothing here authenticates a caller, so only 127.0.0.1 is served; {remedy}")
+    raise UsageError(
+        f"--host {host}: nothing here authenticates a caller, so only 127.0.0.1 is served; {remedy}"
+    )
 
 
 def bind(host: str, port: int, program: str) -> socket.socket:
@@ -36,5 +38,7 @@ def bind(host: str, port: int, program: str) -> socket.socket:
                 f"port {port} on {host} is in use; stop the program that listens there, "
                 f"or choose another port: samd-gateway {program} --port {port + 1 if port < 65_535 else 0}"
             ) from error
-        raise UsageError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port") from error
+        raise UsageError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another --port"
+        ) from error
     return sock

@@ -37,7 +37,9 @@ SCHEMA_VERSION = 1
 
 metadata = MetaData()
 
-meta = Table("meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))
+meta = Table(
+    "meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False)
+)
 
 # Every accepted message but heartbeats; its key is what drops duplicates. An id is the sender's own word, so
 # it counts only beside the sender's name: nobody can suppress another's messages.
@@ -138,6 +140,7 @@ participants = Table(
     Column("device", String(80), primary_key=True),
     Column("command", String(64), nullable=False),
     Column("admitted", Boolean, nullable=False, default=False),
+    Column("told", Boolean, nullable=False, default=False),  # that its part has ended
 )
 
 rounds = Table(

@@ -61,7 +61,9 @@ def interval(contact: Contact) -> float:
     return min(max(contact.interval_s, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S)
 
 
-def derive(contact: Contact, now: float, policy: Policy, *, link_down_since: float | None = None) -> DeviceState:
+def derive(
+    contact: Contact, now: float, policy: Policy, *, link_down_since: float | None = None
+) -> DeviceState:
     """The state at `now`. With the broker lost (`link_down_since`) nothing is called online."""
     if contact.reported == "offline":
         return DeviceState(
@@ -71,7 +73,9 @@ def derive(contact: Contact, now: float, policy: Policy, *, link_down_since: flo
         if contact.reported is None:
             return DeviceState(state="unknown", reason="never heard of", since=None)
         return DeviceState(
-            state="unknown", reason="only a retained message is known, of unknown age", since=contact.reported_at
+            state="unknown",
+            reason="only a retained message is known, of unknown age",
+            since=contact.reported_at,
         )
     every = interval(contact)
     stale_at = contact.last_heard + policy.stale_after * every

@@ -1,0 +1,263 @@
+"""The shapes of the HTTP API's answers, documented by OpenAPI. Times are ISO 8601 in UTC."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DeviceStatus = Literal["online", "stale", "offline", "unknown"]
+RunState = Literal[
+    "admitting",
+    "handed-over",
+    "preparing",
+    "training",
+    "evaluating",
+    "paused",
+    "releasing",
+    "done",
+    "failed",
+    "stopped",
+]
+
+
+class Answer(BaseModel):
+    """Base: what is not documented is not sent."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class AssessmentOut(Answer):
+    """The latest assessment as the device sent it, with its age by the gateway's clock."""
+
+    received_at: datetime
+    age_s: float = Field(description="Seconds since the reading behind it, growing with each request")
+    observed_at: datetime
+    news2: dict[str, Any] = Field(
+        description="total (null while inputs are missing), low, high, band, points, missing"
+    )
+    rule_severity: int
+    rule_severity_possible: int
+    severity: int
+    disagreement: bool
+    model: dict[str, Any] | None = Field(description="severity, probabilities, version; null without a model")
+    missing: list[str]
+    stale: list[str]
+    reading_age_s: float
+    signs: dict[str, float | bool | str] | None = Field(description="null unless the ward shares raw signs")
+
+
+class HeartbeatOut(Answer):
+    """The device's own health, as it last said; null is what it cannot tell."""
+
+    received_at: datetime
+    interval_s: float
+    uptime_s: float
+    load_1m: float | None
+    memory_available_mb: float | None
+    resident_mb: float | None
+    temperature_c: float | None
+    disk_free_mb: float | None
+    outbox_depth: int
+    dead_letters: int
+    reading_age_s: float | None
+    model_version: int | None
+
+
+class AlertOut(Answer):
+    """A change of a device's alert state."""
+
+    device: str
+    alert_id: str
+    state: Literal["raised", "escalated", "cleared"]
+    severity: int
+    observed_at: datetime
+    received_at: datetime
+    news2_low: int
+    news2_high: int
+
+
+class TrainingOut(Answer):
+    """Where the device stands in a run."""
+
+    received_at: datetime
+    run: str
+    round: int
+    phase: str
+    progress: float
+    error: str | None
+    seconds: float | None
+    first_step_at: datetime | None
+
+
+class DeviceOut(Answer):
+    """One device: its state with the reason, and the latest of each kind that it sent."""
+
+    name: str
+    state: DeviceStatus
+    reason: str
+    since: datetime | None
+    reported: str | None = Field(description="What the device (or its will) last said of itself")
+    last_heard: datetime | None
+    silent_s: float | None = Field(description="Seconds since anything was heard, by the gateway's clock")
+    data_age_s: float | None = Field(
+        description="Seconds since the latest reading; null without an assessment"
+    )
+    client_version: str | None
+    model_version: int | None
+    boot_id: str | None
+    assessment: AssessmentOut | None
+    alert: AlertOut | None
+    heartbeat: HeartbeatOut | None
+    training: TrainingOut | None
+
+
+class DevicesOut(Answer):
+    devices: list[DeviceOut]
+
+
+class RefusalOut(Answer):
+    device: str
+    reason: str | None
+
+
+class AwaitedOut(Answer):
+    device: str
+    reason: str
+
+
+class RoundOut(Answer):
+    """One round, as the server reported it."""
+
+    round: int
+    started_at: datetime
+    updated_at: datetime
+    replies: int
+    awaited: dict[str, int]
+    dropped: dict[str, int]
+    metrics: dict[str, float]
+    round_seconds: float | None
+    overhead_seconds: float | None
+
+
+class RunOut(Answer):
+    """One run. `waiting` says in one sentence what it waits for; `awaited` names whom, where that is known."""
+
+    id: str
+    state: RunState
+    reason: str | None = Field(description="Why it ended as it did")
+    waiting: str | None
+    spec: dict[str, Any]
+    quorum: int
+    asked: list[str]
+    accepted: list[str]
+    rejected: list[RefusalOut]
+    admitted: list[str] = Field(description="The devices that were handed to the server")
+    awaited: list[AwaitedOut]
+    awaited_counts: dict[str, int] = Field(description="As the server counts them, by coarse reason")
+    round: int
+    rounds: int
+    replies: int
+    dropped: dict[str, int]
+    metrics: dict[str, float]
+    history: list[RoundOut]
+    start_version: int
+    model_version: int | None
+    released: bool
+    created_at: datetime
+    handed_over_at: datetime | None
+    stop_requested_at: datetime | None
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+class RunsOut(Answer):
+    runs: list[RunOut]
+    current: str | None
+
+
+class CommandOut(Answer):
+    """A command that was sent. Its answer appears in `GET /api/devices/{name}/results`."""
+
+    id: str
+    device: str
+    type: str
+    expires_at: datetime
+
+
+class ResultOut(Answer):
+    """A command and what became of it; `status` null means that no answer has come (yet)."""
+
+    command: str
+    device: str
+    type: str
+    issued_at: datetime
+    expires_at: datetime
+    status: Literal["accepted", "rejected", "done", "failed", "expired"] | None
+    reason: str | None
+    detail: dict[str, Any]
+    answered_at: datetime | None
+
+
+class ResultsOut(Answer):
+    results: list[ResultOut]
+
+
+class AlertsOut(Answer):
+    alerts: list[AlertOut]
+
+
+class ModelOut(Answer):
+    """A model file that the gateway serves."""
+
+    name: str
+    version: int
+    parent: int | None
+    task: str
+    trained: bool
+    classes: list[str]
+    features: dict[str, Any]
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+    sha256: str
+    graph_sha256: str
+    size: int
+    url: str
+
+
+class ModelsOut(Answer):
+    models: list[ModelOut]
+
+
+class ServerOut(Answer):
+    """The Flower server, as it last said; `unknown` if it was never heard of."""
+
+    status: Literal["online", "offline", "unknown"]
+    reason: str
+    version: str | None
+    model_version: int | None
+    graph_sha256: str | None
+    task: str | None
+    since: datetime | None
+    run: dict[str, Any] | None = Field(description="The last status of a run that it published")
+
+
+class HealthOut(Answer):
+    """`ok` only if every part is; else each part says what is wrong."""
+
+    status: Literal["ok", "unhealthy"]
+    broker: str
+    database: str
+    ingest: str
+    queue: int
+    version: str
+
+
+class Problem(BaseModel):
+    """RFC 9457: what went wrong, for programs and for people."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str

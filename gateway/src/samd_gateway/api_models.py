@@ -1,0 +1,125 @@
+"""Model files over HTTP: put by the server, fetched by devices, also in parts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from samd_gateway.answers import ModelOut, ModelsOut
+from samd_gateway.gateway import Gateway
+from samd_gateway.problems import documented, problem
+from samd_gateway.ranges import matches, parse_range
+from samd_protocol.bundle import MAX_BYTES
+
+MEDIA_TYPE = "application/zip"
+CHUNK = 256 * 1024
+
+
+def _chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        left = end - start
+        while left > 0 and (chunk := file.read(min(CHUNK, left))):
+            left -= len(chunk)
+            yield chunk
+
+
+def _out(entry: dict[str, object], manifest: dict[str, object], base: str) -> ModelOut:
+    names = ("name", "version", "parent", "task", "trained", "classes", "features", "metrics", "provenance")
+    return ModelOut(
+        **{name: manifest[name] for name in names},  # type: ignore[arg-type]
+        sha256=str(entry["sha256"]),
+        graph_sha256=str(entry["graph_sha256"]),
+        size=int(str(entry["size"])),
+        url=f"{base}api/models/{entry['sha256']}.samd",
+    )
+
+
+def router(gateway: Gateway) -> APIRouter:
+    """The routes below /api/models."""
+    api = APIRouter(prefix="/api/models", tags=["models"])
+
+    @api.get("")
+    def models(request: Request) -> ModelsOut:
+        """The models that are here, the highest version first."""
+        base = str(request.base_url)
+        return ModelsOut(models=[_out(entry, entry["manifest"], base) for entry in gateway.models.entries()])
+
+    @api.put(
+        "/{sha256}.samd",
+        status_code=201,
+        responses=documented(413, 422),
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+            }
+        },
+    )
+    async def put(sha256: str, request: Request, response: Response) -> ModelOut:
+        """Store a bundle under its SHA-256, after every hash in it was checked. 200 if it is here already."""
+        too_large = problem(413, f"a bundle has at most {MAX_BYTES} bytes")
+        if request.headers.get("content-length", "0").isdigit():
+            if int(request.headers.get("content-length", "0")) > MAX_BYTES:
+                return too_large  # type: ignore[return-value]  # a problem document instead
+        received = bytearray()
+        async for chunk in request.stream():
+            received += chunk
+            if len(received) > MAX_BYTES:
+                return too_large  # type: ignore[return-value]  # a problem document instead
+        verified, new = await run_in_threadpool(gateway.models.add, sha256, bytes(received))
+        response.status_code = 201 if new else 200
+        entry = next(entry for entry in gateway.models.entries() if entry["sha256"] == verified.sha256)
+        return _out(entry, entry["manifest"], str(request.base_url))
+
+    async def fetch(sha256: str, request: Request) -> Response:
+        path = gateway.models.path(sha256)
+        size = path.stat().st_size
+        etag = f'"{sha256}"'
+        # the name is the content's hash: what was fetched once never changes
+        headers = {
+            "etag": etag,
+            "accept-ranges": "bytes",
+            "cache-control": "private, max-age=31536000, immutable",
+            "content-disposition": f'attachment; filename="{sha256}.samd"',
+        }
+        if matches(request.headers.get("if-none-match", ""), etag):
+            return Response(status_code=304, headers=headers)
+        start, end, status = 0, size, 200
+        wanted = request.headers.get("range")
+        if wanted is not None and request.headers.get("if-range", etag) == etag:
+            try:
+                part = parse_range(wanted, size)
+            except ValueError:
+                refused = problem(416, f"the file has {size} bytes")
+                refused.headers["content-range"] = f"bytes */{size}"
+                return refused
+            if part is not None:
+                (start, end), status = part, 206
+                headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
+        headers["content-length"] = str(end - start)
+        if request.method == "HEAD":
+            return Response(status_code=status, headers=headers, media_type=MEDIA_TYPE)
+        return StreamingResponse(
+            _chunks(path, start, end), status_code=status, headers=headers, media_type=MEDIA_TYPE
+        )
+
+    described = documented(404, 416) | {
+        200: {"description": "The bundle", "content": {MEDIA_TYPE: {}}},
+        206: {"description": "The part that was asked for", "content": {MEDIA_TYPE: {}}},
+        304: {"description": "The bundle that you have is the one"},
+    }
+
+    @api.get("/{sha256}.samd", responses=described, response_class=Response)
+    async def get(sha256: str, request: Request) -> Response:
+        """A bundle, whole or in part (`Range`, `If-Range`); its ETag is its SHA-256."""
+        return await fetch(sha256, request)
+
+    @api.head("/{sha256}.samd", responses=described, response_class=Response)
+    async def head(sha256: str, request: Request) -> Response:
+        """Size and ETag of a bundle."""
+        return await fetch(sha256, request)
+
+    return api

@@ -1,0 +1,95 @@
+"""Runs over HTTP."""
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from samd_gateway import queries, runs_table
+from samd_gateway.answers import RunOut, RunsOut
+from samd_gateway.errors import NotFoundError, UsageError
+from samd_gateway.gateway import Gateway
+from samd_gateway.problems import documented
+from samd_protocol.messages import RunSpec
+
+
+class RunRequest(BaseModel):
+    """What a run is to do. Deadlines in seconds. Without `devices` all that are online are asked."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"rounds": 20, "epochs": 5, "quorum": 8}]}
+    )
+
+    task: str = "severity"
+    rounds: int = Field(20, description="1 to 10,000")
+    epochs: int = Field(5, description="Local epochs in each round")
+    learning_rate: float = 0.01
+    proximal_mu: float = Field(0.0, description="Weight of FedProx's proximal term")
+    mask_rate: float = Field(0.15, description="Share of signs that are hidden in training rows")
+    logit_adjustment: float = 1.0
+    strategy: str = Field("FedAvg", description="A strategy of flwr.serverapp.strategy")
+    quorum: int = Field(1, description="How many devices must take part, and must reply in each round")
+    admission_deadline_s: float = 15.0
+    round_deadline_s: float = 60.0
+    seed: int = 0
+    devices: list[str] | None = Field(
+        None, min_length=1, description="Whom to ask; null for all that are online"
+    )
+
+    def spec(self) -> RunSpec:
+        """Raises UsageError for a value out of its range."""
+        try:
+            return RunSpec(**self.model_dump(exclude={"devices"}))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+
+def router(gateway: Gateway) -> APIRouter:
+    """The routes below /api/runs."""
+    api = APIRouter(prefix="/api/runs", tags=["runs"])
+
+    def answer(run: str) -> RunOut:
+        with gateway.database.read() as connection:
+            found = queries.run(
+                connection,
+                run,
+                gateway.now(),
+                gateway.settings.policy,
+                link_down_since=gateway.link.down_since,
+            )
+        if found is None:
+            raise NotFoundError(f"no run {run[:64]!r} here; GET /api/runs lists them")
+        return found
+
+    @api.post("", status_code=201, responses=documented(404, 409, 422, 503))
+    def start(request: RunRequest) -> RunOut:
+        """Begin the admission of a run. 409 while another is going on, or without a server or enough devices."""
+        run = gateway.runs.begin(request.spec(), request.devices)
+        gateway.metrics.runs.inc()
+        return answer(run)
+
+    @api.get("")
+    def runs(limit: int = Query(20, ge=1, le=200)) -> RunsOut:
+        """The latest runs first; `current` is the one that is going on."""
+        with gateway.database.read() as connection:
+            return RunsOut(
+                runs=queries.runs(
+                    connection,
+                    gateway.now(),
+                    gateway.settings.policy,
+                    link_down_since=gateway.link.down_since,
+                    limit=limit,
+                ),
+                current=runs_table.current(connection),
+            )
+
+    @api.get("/{run}", responses=documented(404))
+    def one(run: str) -> RunOut:
+        """One run: where it stands, whom it waits for and why, and every round so far."""
+        return answer(run)
+
+    @api.post("/{run}/stop", status_code=202, responses=documented(404, 409))
+    def stop(run: str) -> RunOut:
+        """Stop a run; the model in use stays."""
+        gateway.runs.end(run)
+        return answer(run)
+
+    return api

@@ -1,0 +1,36 @@
+"""The HTTP application, composed from its parts."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from samd_gateway import api_fleet, api_models, api_runs, api_system, problems
+from samd_gateway.gateway import Gateway
+
+DESCRIPTION = """Fleet, runs, alerts and models of one gateway. Research software, no certified medical device.
+Errors are problem documents (RFC 9457). Times are UTC; ages are by the gateway's clock."""
+
+
+def build(gateway: Gateway) -> FastAPI:
+    """The application of a gateway, which the caller starts and stops."""
+    app = FastAPI(
+        title="samd gateway",
+        version=gateway.settings.version,
+        description=DESCRIPTION,
+        docs_url=None,  # both pages would load scripts from the network
+        redoc_url=None,
+    )
+    problems.install(app)
+    for part in (api_fleet, api_runs, api_models, api_system):
+        app.include_router(part.router(gateway))
+
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        _, components = api_fleet.command_schema()
+        document["components"]["schemas"].update(components)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app

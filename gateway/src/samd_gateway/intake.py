@@ -1,0 +1,112 @@
+"""From a topic and its bytes to a checked item, or to the reason why it is dropped. Pure."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from samd_protocol import envelope, messages, topics
+from samd_protocol.errors import MessageError
+
+KINDS: tuple[str, ...] = ("state", "heartbeat", "assessment", "alert", "training", "result", "config")
+"""What is read from devices; training updates are for the server alone."""
+
+SERVER_KINDS = {topics.SERVER_RUN: "run.status", topics.SERVER_STATE: "server.state"}
+
+_LARGEST = 2**63 - 1
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One accepted message. `received_at` is by this gateway's clock; `retained` ones are of unknown age."""
+
+    sender: str
+    kind: str
+    envelope: envelope.Envelope
+    received_at: float
+    retained: bool = False
+
+    @property
+    def body(self) -> str:
+        """The message's data as JSON."""
+        return msgspec.json.encode(self.envelope.data).decode()
+
+
+def filters() -> list[str]:
+    """The subscriptions of a gateway."""
+    from_devices = [f"{topics.ROOT}/d/+/up/{kind}" for kind in KINDS]
+    return [*from_devices, *SERVER_KINDS]
+
+
+def sender_of(topic: str) -> str:
+    """Who wrote to a topic, for the log: a device's name, `server`, or `?`."""
+    if topic in SERVER_KINDS:
+        return "server"
+    try:
+        return topics.parse_up(topic)[0]
+    except MessageError:
+        return "?"
+
+
+def parse(topic: str, payload: bytes, received_at: float, *, retained: bool = False) -> Item:
+    """Check one message. Raises MessageError with a short reason for anything that cannot be accepted."""
+    if topic in SERVER_KINDS:
+        sender, kind = "server", SERVER_KINDS[topic]
+    else:
+        sender, kind = topics.parse_up(topic)
+        if kind not in KINDS:
+            raise MessageError("topic", f"a gateway does not read {topic!r}")
+    message = envelope.decode(payload, sender=sender)
+    if message.type != kind:
+        raise MessageError("topic", f"a message of type {message.type!r} on the topic of {kind!r}")
+    _check(message)
+    return Item(sender=sender, kind=kind, envelope=message, received_at=received_at, retained=retained)
+
+
+def _check(message: envelope.Envelope) -> None:
+    """Limits that keep one sender's odd numbers from stopping everybody's batch at the database."""
+    numbers: list[int | None] = [message.boot, message.seq]
+    names = [message.id]
+    match message.data:
+        case messages.State() as state:
+            numbers += [state.connection, state.model_version]
+            names.append(state.boot_id)
+        case messages.Heartbeat() as heartbeat:
+            numbers.append(heartbeat.model_version)
+        case messages.Training() as training:
+            numbers.append(training.round)
+        case messages.Config() as config:
+            numbers.append(config.version)
+        case messages.Result() as result:
+            names.append(result.command)
+        case messages.RunStatus() as status:
+            numbers += [status.round, status.rounds, status.model_version]
+            names.append(status.run)
+        case messages.ServerState() as server:
+            numbers.append(server.model_version)
+        case _:
+            pass
+    if any(number is not None and not 0 <= number <= _LARGEST for number in numbers):
+        raise MessageError("range", "a counter is negative or has more than 63 bits")
+    if any(not 0 < len(name) <= 64 or not name.isprintable() for name in names):
+        raise MessageError("malformed", "an id is empty, longer than 64 characters, or not printable")
+
+
+class Malformed:
+    """Counts what is dropped, and logs each sender's first."""
+
+    LOGGED_AT_MOST = 1000
+
+    def __init__(self, count: Callable[[str], None], log: Callable[[str], None]) -> None:
+        self._count = count
+        self._log = log
+        self._logged: set[str] = set()
+
+    def drop(self, topic: str, error: MessageError) -> None:
+        self._count(error.reason)
+        sender = sender_of(topic)
+        # bounded: a flood under ever new names fills neither the memory nor the log
+        if sender not in self._logged and len(self._logged) < self.LOGGED_AT_MOST:
+            self._logged.add(sender)
+            # the reason's word only: the text of an error may quote the message
+            self._log(
+                f"a message of {sender} was dropped ({error.reason}); more of this sender are only counted"
+            )

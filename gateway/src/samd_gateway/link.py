@@ -1,0 +1,164 @@
+"""The gateway's one connection to the broker.
+
+Callbacks of paho only enqueue. The client id is stable and the session outlives the connection, so that the
+broker keeps what arrives while the gateway is away.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import paho.mqtt.client as mqtt
+
+from samd_gateway.errors import UnavailableError
+from samd_gateway.ingest import Received
+from samd_gateway.intake import filters
+from samd_protocol import broker as brokers
+from samd_protocol import envelope, topics
+from samd_protocol.messages import GatewayState, Message
+
+log = logging.getLogger(__name__)
+
+
+class Link:
+    """Receives into `offer`, publishes envelopes, acknowledges what is committed."""
+
+    def __init__(
+        self,
+        broker: brokers.Broker,
+        name: str,
+        client_id: str,
+        sealer: envelope.Sealer,
+        *,
+        version: str,
+        offer: Callable[[Received], None],
+        changed: Callable[[bool], None] = lambda connected: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._broker = broker
+        self._topic = topics.gateway_state(name)
+        self._sealer = sealer
+        self._version = version
+        self._offer = offer
+        self._changed = changed
+        self._now = now
+        self._lock = threading.Lock()
+        self._session = 0
+        self._acknowledging = False
+        self._subscribed = threading.Event()
+        self.down_since: float | None = now()
+        """When the connection was lost (or the program began); None while connected."""
+        self.problem: str | None = f"not yet connected to {broker.url}"
+        self._client = brokers.make_client(broker, client_id, manual_ack=True)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_connect_fail = self._on_connect_fail
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        self._client.will_set(self._topic, self._state("offline"), qos=1, retain=True)
+
+    @property
+    def connected(self) -> bool:
+        return self.down_since is None
+
+    def start(self) -> None:
+        """Begin to connect, in the background, until it succeeds."""
+        brokers.connect(self._client, self._broker)
+        self._client.loop_start()
+
+    def wait_subscribed(self, timeout_s: float) -> bool:
+        """Whether the subscriptions are in place, waiting at most so long."""
+        return self._subscribed.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Say goodbye and disconnect; the session stays at the broker."""
+        if self.connected:
+            self._client.publish(self._topic, self._state("offline"), qos=1, retain=True).wait_for_publish(
+                1.0
+            )
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def publish(self, topic: str, message: envelope.Envelope) -> None:
+        """Send at QoS 1, not retained. Raises UnavailableError while there is no connection: what a person
+        asks for is refused at once, not sent at some later time."""
+        if not self.connected:
+            raise UnavailableError(
+                f"the broker cannot be reached ({self.problem}); start it, or wait until it is back"
+            )
+        info = self._client.publish(topic, envelope.encode(message), qos=1)
+        if info.rc != mqtt.MQTT_ERR_SUCCESS:
+            raise UnavailableError("the broker was lost at this moment; try again")
+
+    def acknowledge(self, batch: Sequence[Received]) -> None:
+        """Tell the broker that these are safe; those of a former connection it will send again."""
+        with self._lock:
+            for received in batch:
+                if self._acknowledging and received.qos > 0 and received.session == self._session:
+                    self._client.ack(received.mid, received.qos)
+
+    def _state(self, status: Any) -> bytes:
+        message: Message = GatewayState(status=status, version=self._version)
+        return envelope.encode(self._sealer.seal(message))
+
+    def _on_connect(
+        self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
+    ) -> None:
+        if reason.is_failure:
+            self.problem = f"{self._broker.url} refuses this gateway ({reason})"
+            log.error("%s", self.problem)
+            return
+        with self._lock:
+            self._session += 1
+            self._acknowledging = True
+        client.subscribe([(topic, 0 if topic.endswith("/heartbeat") else 1) for topic in filters()])
+        client.publish(self._topic, self._state("online"), qos=1, retain=True)
+        self.down_since = None
+        self.problem = None
+        log.info("connected to the broker")
+        self._changed(True)
+
+    def _on_disconnect(
+        self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
+    ) -> None:
+        # No acknowledgement from now on: numbers of the old connection mean other messages on the next one.
+        with self._lock:
+            self._acknowledging = False
+        if self.down_since is None:
+            self.down_since = self._now()
+            self.problem = f"{self._broker.url} was lost ({reason})"
+            log.warning("the broker was lost; connecting again")
+            self._changed(False)
+        self._subscribed.clear()
+
+    def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
+        self.problem = f"nothing answers at {self._broker.url}"
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _data: Any, _mid: int, reasons: Any, _properties: Any
+    ) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if refused:
+            self.problem = f"the broker refuses a subscription ({refused[0]}); check its access list"
+            log.error("%s", self.problem)
+            return
+        self._subscribed.set()
+
+    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # no broker should pass it; it is dropped as an unknown topic
+            topic = ""
+        self._offer(
+            Received(
+                topic=topic,
+                payload=message.payload,
+                qos=message.qos,
+                retained=bool(message.retain),
+                mid=message.mid,
+                session=self._session,
+                received_at=self._now(),
+            )
+        )

@@ -1,0 +1,70 @@
+"""`samd-gateway serve`: the gateway and its API in one process."""
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+
+from samd_gateway.gateway import Gateway, Settings
+from samd_gateway.listen import bind, check_loopback
+
+log = logging.getLogger(__name__)
+
+REMEDY = "for other machines put a proxy with TLS and authentication in front of it"
+BROKER_WAIT_S = 3.0
+
+
+def run(settings: Settings, host: str, port: int, announce: Callable[[str], None]) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. `announce` gets the one line of readiness.
+
+    Raises UsageError for a host beyond loopback, a port in use, a folder or database that cannot be used, and
+    BrokerError for an address or files of the broker that cannot be used.
+    """
+    import uvicorn
+
+    from samd_gateway.app import build
+
+    host = check_loopback(host, REMEDY)
+    settings.broker.address  # noqa: B018 - raises for a URL that is none, before anything is opened
+    sock = bind(host, port, "serve")
+    try:
+        gateway = Gateway(settings)
+    except BaseException:
+        sock.close()
+        raise
+    address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
+    received: list[int] = []
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            if self.started:
+                announce(f"ready {address}")
+
+        def handle_exit(self, sig: int, frame: object) -> None:
+            received.append(sig)
+            # streams of events never end by themselves; without this the server would wait for them
+            gateway.events.close()
+            self.should_exit = True
+
+    config = uvicorn.Config(
+        build(gateway), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+    )
+    server = Server(config)
+    gateway.start()
+    try:
+        if not gateway.link.wait_subscribed(BROKER_WAIT_S):
+            log.warning("no broker yet: %s; trying on", gateway.link.problem)
+        # uvicorn raises the signals that it caught again once it has ended; the exit code is ours to give
+        previous = {
+            number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            server.run(sockets=[sock])
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+    finally:
+        gateway.stop()
+        sock.close()
+    return 130 if received and received[0] == signal.SIGINT else 0
