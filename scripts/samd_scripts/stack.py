@@ -244,14 +244,16 @@ class Stack:
 
         def online() -> list[dict[str, Any]]:
             self.check()
-            there = [device for device in self.api("GET", "/api/devices") if device["state"] == "online"]
+            there = [
+                device for device in self.api("GET", "/api/devices")["devices"] if device["state"] == "online"
+            ]
             return there if len(there) >= devices else []
 
         return wait_until(online, timeout=timeout, what=f"{devices} devices online", every=0.1)
 
     def start_run(self, **spec: Any) -> str:
         """Start a run; returns its name."""
-        return str(self.api("POST", "/api/runs", json=spec)["run"])
+        return str(self.api("POST", "/api/runs", json=spec)["id"])
 
     def follow_run(self, run: str, *, timeout: float = 120.0, every: float = 0.1) -> Iterator[dict[str, Any]]:
         """The run's status again and again, ending with its last. Raises StackError after `timeout`."""
