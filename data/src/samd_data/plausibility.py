@@ -65,7 +65,7 @@ _REMEDIES: Final = {
     "spo2": "check the probe; give percent, 98 and not 0.98",
     "systolic_bp": "measure again; give mmHg, not kPa",
     "diastolic_bp": "measure again; give mmHg, not kPa",
-    "temperature": "give °C",
+    "temperature": "measure again; give °C",
     "supplemental_oxygen": "give true or false",
     "consciousness": "give one of A C V P U",
 }
@@ -107,12 +107,12 @@ def check(field: str, value: object) -> str | None:
         return None if known else f"{shown(value)} is not one of A C V P U"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return f"{shown(value)} is not a number"
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return f"{value} is not a number that can be measured"
     limits = RANGES[field]
     if limits.low <= value <= limits.high:
         return None
-    reason = f"{value:.15g} is outside {limits.low:g} to {limits.high:g} {limits.unit}"
+    reason = f"{shown(value)} is outside {limits.low:g} to {limits.high:g} {limits.unit}"
     if field == "temperature" and _FAHRENHEIT[0] <= value <= _FAHRENHEIT[1]:
         reason += ", and looks like °F"
     if field == "spo2" and 0 < value <= 1:
@@ -120,8 +120,11 @@ def check(field: str, value: object) -> str | None:
     return reason
 
 
-def remedy(field: str) -> str:
-    """What to do about a value of ``field`` that was rejected."""
+def remedy(field: str, value: object = None) -> str:
+    """What to do about a ``value`` of ``field`` that was rejected."""
+    number = value if field == "temperature" and isinstance(value, (int, float)) else math.nan
+    if _FAHRENHEIT[0] <= number <= _FAHRENHEIT[1]:
+        return f"convert it: {number:g} °F is {(number - 32) * 5 / 9:.1f} °C"
     return _REMEDIES[field]
 
 
@@ -170,7 +173,7 @@ def clean(
         if reason is None:
             accepted[field] = float(value) if field in VITALS else value  # type: ignore[arg-type]
         else:
-            rejections.append(Rejection(file, row, field, shown(value), reason, remedy(field)))
+            rejections.append(Rejection(file, row, field, shown(value), reason, remedy(field, value)))
     systolic, diastolic = accepted.get("systolic_bp"), accepted.get("diastolic_bp")
     if systolic is not None and diastolic is not None and diastolic >= systolic:
         reason = f"diastolic {diastolic:g} is not below systolic {systolic:g}"
@@ -183,6 +186,14 @@ def clean(
 
 def shown(value: object) -> str:
     """``value`` as a message shows it: on one line, and short."""
-    text = " ".join(value.split()) if isinstance(value, str) else repr(value)
+    text = " ".join(value.split()) if isinstance(value, str) else _plain(value)
     text = f"{text[:37]}..." if len(text) > 40 else text
     return f"'{text}'" if isinstance(value, str) else text
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "a number of more than 30 digits"
+    return repr(value)

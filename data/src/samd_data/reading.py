@@ -15,16 +15,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-SIGNS: Final = ("heart_rate", "respiratory_rate", "spo2", "systolic_bp", "temperature")
+SIGNS: Final[tuple[str, ...]] = ("heart_rate", "respiratory_rate", "spo2", "systolic_bp", "temperature")
 """The five scored signs that a sensor measures, in the order of every table."""
 
-COLUMNS: Final = (*SIGNS, "supplemental_oxygen", "consciousness")
+COLUMNS: Final[tuple[str, ...]] = (*SIGNS, "supplemental_oxygen", "consciousness")
 """All inputs of NEWS2: the columns of a row."""
 
-VITALS: Final = (*SIGNS, "diastolic_bp")
+VITALS: Final[tuple[str, ...]] = (*SIGNS, "diastolic_bp")
 """Everything that is a number. Diastolic pressure is recorded and shown but not scored."""
 
-FIELDS: Final = (*VITALS, "supplemental_oxygen", "consciousness")
+FIELDS: Final[tuple[str, ...]] = (*VITALS, "supplemental_oxygen", "consciousness")
 """Everything that a reading may hold."""
 
 Consciousness = Literal["A", "C", "V", "P", "U"]

@@ -45,7 +45,7 @@ def by_time(times: int | NDArray[np.datetime64], fraction: float, purge: timedel
     margin = purge.total_seconds()
     train = seconds < cut if not margin else seconds <= cut - margin
     test = seconds >= cut + margin
-    return np.flatnonzero(train).astype(np.int64), np.flatnonzero(test).astype(np.int64)
+    return _indices(train), _indices(test)
 
 
 def by_patient(patients: Sequence[str] | NDArray[np.generic], folds: int, seed: int) -> list[Split]:
@@ -58,11 +58,12 @@ def by_patient(patients: Sequence[str] | NDArray[np.generic], folds: int, seed: 
     """
     names, of_row = np.unique(np.asarray(patients), return_inverse=True)
     if not 2 <= folds <= len(names):
-        raise ValueError(f"{folds} folds of {len(names)} patients; give 2 folds or more, and a patient for each")
+        raise ValueError(f"{folds} folds of {len(names)} patients; give at least 2, and a patient for each")
     fold_of = np.empty(len(names), dtype=np.int64)
     fold_of[np.random.default_rng(seed).permutation(len(names))] = np.arange(len(names)) % folds
     fold_of_row = fold_of[of_row]
-    return [
-        (np.flatnonzero(fold_of_row != fold).astype(np.int64), np.flatnonzero(fold_of_row == fold).astype(np.int64))
-        for fold in range(folds)
-    ]
+    return [(_indices(fold_of_row != fold), _indices(fold_of_row == fold)) for fold in range(folds)]
+
+
+def _indices(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.flatnonzero(chosen).astype(np.int64)
