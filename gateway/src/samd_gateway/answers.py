@@ -140,7 +140,7 @@ class RoundOut(Answer):
 
 
 class RunOut(Answer):
-    """One run. `waiting` says in one sentence what it waits for; `awaited` names whom, where that is known."""
+    """One run. `waiting` says in one sentence what it waits for; `awaited` names whom, if known."""
 
     id: str
     state: RunState

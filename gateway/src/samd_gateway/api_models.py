@@ -61,9 +61,9 @@ def router(gateway: Gateway) -> APIRouter:
     async def put(sha256: str, request: Request, response: Response) -> ModelOut:
         """Store a bundle under its SHA-256, after every hash in it was checked. 200 if it is here already."""
         too_large = problem(413, f"a bundle has at most {MAX_BYTES} bytes")
-        if request.headers.get("content-length", "0").isdigit():
-            if int(request.headers.get("content-length", "0")) > MAX_BYTES:
-                return too_large  # type: ignore[return-value]  # a problem document instead
+        announced = request.headers.get("content-length", "0")
+        if announced.isdigit() and int(announced) > MAX_BYTES:
+            return too_large  # type: ignore[return-value]  # a problem document instead
         received = bytearray()
         async for chunk in request.stream():
             received += chunk

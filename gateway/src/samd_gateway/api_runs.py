@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from samd_gateway import queries, runs_table
+from samd_gateway import runs_query, runs_table
 from samd_gateway.answers import RunOut, RunsOut
 from samd_gateway.errors import NotFoundError, UsageError
 from samd_gateway.gateway import Gateway
@@ -48,7 +48,7 @@ def router(gateway: Gateway) -> APIRouter:
 
     def answer(run: str) -> RunOut:
         with gateway.database.read() as connection:
-            found = queries.run(
+            found = runs_query.run(
                 connection,
                 run,
                 gateway.now(),
@@ -61,7 +61,7 @@ def router(gateway: Gateway) -> APIRouter:
 
     @api.post("", status_code=201, responses=documented(404, 409, 422, 503))
     def start(request: RunRequest) -> RunOut:
-        """Begin the admission of a run. 409 while another is going on, or without a server or enough devices."""
+        """Begin the admission of a run. 409 while another is going on, without server or devices."""
         run = gateway.runs.begin(request.spec(), request.devices)
         gateway.metrics.runs.inc()
         return answer(run)
@@ -71,7 +71,7 @@ def router(gateway: Gateway) -> APIRouter:
         """The latest runs first; `current` is the one that is going on."""
         with gateway.database.read() as connection:
             return RunsOut(
-                runs=queries.runs(
+                runs=runs_query.runs(
                     connection,
                     gateway.now(),
                     gateway.settings.policy,

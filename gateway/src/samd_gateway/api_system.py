@@ -52,8 +52,8 @@ def router(gateway: Gateway) -> APIRouter:
         response_class=EventSourceResponse,
         responses={
             200: {
-                "description": "Server-sent events: hello, device, assessment, alert, run, training; the data "
-                "of each is JSON as in the answers of the API",
+                "description": "Server-sent events: hello, device, assessment, alert, run, training; "
+                "the data of each is JSON as in the answers of the API",
                 "content": {"text/event-stream": {}},
             }
         },

@@ -7,8 +7,10 @@ from fastapi import FastAPI
 from samd_gateway import api_fleet, api_models, api_runs, api_system, problems
 from samd_gateway.gateway import Gateway
 
-DESCRIPTION = """Fleet, runs, alerts and models of one gateway. Research software, no certified medical device.
-Errors are problem documents (RFC 9457). Times are UTC; ages are by the gateway's clock."""
+DESCRIPTION = """Fleet, runs, alerts and models of one gateway.
+
+Research software, no certified medical device. Errors are problem documents (RFC 9457). Times are UTC; ages
+are by the gateway's clock."""
 
 
 def build(gateway: Gateway) -> FastAPI:

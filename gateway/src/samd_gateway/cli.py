@@ -4,9 +4,11 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from samd_gateway import device_commands, run_commands
 from samd_gateway.errors import GatewayError, UsageError
 from samd_protocol.errors import ProtocolError
 
@@ -44,6 +46,55 @@ def _serve(arguments: argparse.Namespace) -> int:
         grace_s=arguments.admission_grace,
     )
     return serve.run(settings, arguments.host, arguments.port, lambda line: print(line, flush=True))
+
+
+def _client(action: Callable[[Any, argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """A command that calls a gateway."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        from samd_gateway.client import Client
+
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        client = Client(arguments.gateway)
+        try:
+            return action(client, arguments)
+        finally:
+            client.close()
+
+    return run
+
+
+def _add_clients(commands: Any) -> None:
+    gateway = argparse.ArgumentParser(add_help=False)
+    gateway.add_argument(
+        "--gateway",
+        default=os.environ.get("SAMD_GATEWAY") or "http://127.0.0.1:8080",
+        metavar="URL",
+        help="the gateway to ask, also by SAMD_GATEWAY (default: %(default)s)",
+    )
+    plain = argparse.ArgumentParser(add_help=False)
+    plain.add_argument("--json", action="store_true", help="print JSON")
+
+    runs = commands.add_parser("runs", help="start, watch, list and stop federated trainings")
+    actions = run_commands.actions()
+    below = runs.add_subparsers(required=True, metavar="ACTION")
+    start = below.add_parser("start", parents=[gateway], help="ask the devices, and train")
+    run_commands.add_start_arguments(start)
+    watch = below.add_parser("watch", parents=[gateway, plain], help="follow a run to its end")
+    watch.add_argument("run_id", nargs="?", metavar="RUN", help="default: the one that is going on")
+    below.add_parser("list", parents=[gateway, plain], help="the latest runs")
+    stop = below.add_parser("stop", parents=[gateway, plain], help="stop a run")
+    stop.add_argument("run_id", metavar="RUN")
+    for name, action in actions.items():
+        below.choices[name].set_defaults(run=_client(action))
+
+    devices = commands.add_parser("devices", parents=[gateway, plain], help="the devices as a table")
+    devices.set_defaults(run=_client(device_commands.show))
+    live = devices.add_subparsers(metavar="ACTION").add_parser(
+        "watch", parents=[gateway], help="the table, again and again"
+    )
+    live.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after so long")
+    live.set_defaults(run=_client(device_commands.watch))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,14 +155,15 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         default=0.5,
         metavar="SECONDS",
-        help="how long silent devices are waited for once the quorum of a run is reached (default: %(default)s)",
+        help="wait for silent devices once the quorum of a run is reached (default: %(default)s)",
     )
     serve.set_defaults(run=_serve)
+    _add_clients(commands)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 done, 1 the run failed, 2 bad input or something needed is missing, 130 Ctrl-C."""
+    """Run one command. Exit codes: 0 done, 1 the run failed, 2 bad input or a part is missing, 130 Ctrl-C."""
     arguments = parser().parse_args(argv)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -56,7 +56,7 @@ class Coordinator:
         grace_s: float = admission.GRACE_S,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`online` gives each known device's derived state; `server` the server's last word, if it gave one."""
+        """`online` gives each known device's derived state; `server` the server's last word, if any."""
         self._database = database
         self._link = link
         self._sealer = sealer
@@ -109,7 +109,7 @@ class Coordinator:
         if len(asked) < spec.quorum:
             which = "are online" if devices is None else "were named"
             raise ConflictError(
-                f"{len(asked)} devices {which} and the quorum is {spec.quorum}; start more, or lower the quorum"
+                f"{len(asked)} devices {which} and the quorum is {spec.quorum}; start more or lower it"
             )
         now = self._now()
         run = f"run-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"

@@ -1,4 +1,4 @@
-"""The embedded broker, for a first try on one machine: rumqttd inside the wheel `iotcore`, in a child process.
+"""The embedded broker, for a first try on one machine: rumqttd of the wheel `iotcore`, in a child process.
 
 It speaks MQTT 5 on 127.0.0.1 without authentication and keeps nothing on disk. Verified by tests: retained
 messages, last wills, message expiry, user properties, sessions that outlive a connection, manual
@@ -91,7 +91,7 @@ def _child(host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if not os.environ.get("SAMD_BROKER_LOG") else None,
-            start_new_session=True,  # a Ctrl-C in the terminal reaches this process alone, which ends the child
+            start_new_session=True,  # a Ctrl-C reaches this process alone, which ends the child
         )
         try:
             yield process
@@ -134,8 +134,8 @@ def run(host: str, port: int, announce: Callable[[str], None], *, start_timeout_
             while not stopped.wait(0.5):
                 if process.poll() is not None:
                     raise UsageError(
-                        f"the embedded broker ended by itself (exit code {process.returncode}); start it again. "
-                        "Shared subscriptions ($share) stop it: those need Mosquitto"
+                        f"the embedded broker ended by itself (exit {process.returncode}); start it again."
+                        " Shared subscriptions ($share) stop it: those need Mosquitto"
                     )
     finally:
         for number, handler in previous.items():

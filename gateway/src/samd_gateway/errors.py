@@ -17,7 +17,7 @@ class UsageError(GatewayError):
 
 
 class ConflictError(GatewayError):
-    """The request is sound but the state of the system does not allow it now. `extra` goes into the answer."""
+    """The request is sound but the system cannot do it now. `extra` goes into the answer."""
 
     def __init__(self, text: str, **extra: str | int | None) -> None:
         super().__init__(text)

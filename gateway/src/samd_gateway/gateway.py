@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from samd_gateway import admission, queries, schema
+from samd_gateway import admission, queries, runs_query, schema
 from samd_gateway.coordinator import Coordinator
 from samd_gateway.errors import UsageError
 from samd_gateway.events import Event, Events
@@ -85,8 +85,8 @@ class Gateway:
         self.models = ModelFiles(settings.data / "models")
         boot = self.database.next_boot()
         sealer = Sealer(f"gateway.{settings.name}", boot)
-        # The id belongs to the database: a session at the broker is only worth something to whoever holds what
-        # was acknowledged in it, and a new database must get the retained messages anew.
+        # The id belongs to the database: a session at the broker is worth something only to whoever holds
+        # what was acknowledged in it, and a new database must get the retained messages anew.
         client_id = f"samd-gateway-{settings.name}-{self.database.meta('instance')}"
         self.link = Link(
             settings.broker,
@@ -94,7 +94,7 @@ class Gateway:
             client_id,
             sealer,
             version=settings.version,
-            offer=lambda received: self.ingest.offer(received),
+            offer=lambda received: self.ingest.offer(received),  # noqa: PLW0108 - it comes into being below
             changed=self._link_changed,
             now=now,
         )
@@ -205,7 +205,7 @@ class Gateway:
         if not self.events.listening:
             return
         with suppress(SQLAlchemyError), self.database.read() as connection:
-            answer = queries.run(
+            answer = runs_query.run(
                 connection, run, self.now(), self.settings.policy, link_down_since=self.link.down_since
             )
             if answer is not None:

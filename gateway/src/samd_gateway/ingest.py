@@ -5,6 +5,7 @@ it is durable, and in the order of arrival. What cannot be accepted is acknowled
 for ever. When the database fails, nothing is acknowledged and the same batch is tried again.
 """
 
+import contextlib
 import logging
 import queue
 import threading
@@ -42,7 +43,7 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Ingest:
-    """The queue and its writer. `offer` is called by the link's network thread and does nothing but enqueue."""
+    """The queue and its writer. `offer` is called by the network thread and does nothing but enqueue."""
 
     def __init__(
         self,
@@ -83,10 +84,8 @@ class Ingest:
     def stop(self, timeout_s: float = 5.0) -> None:
         """End the writer; what is not committed by then is not acknowledged, so the broker keeps it."""
         self._stopping.set()
-        try:
+        with contextlib.suppress(queue.Full):  # then the writer looks at the event between batches
             self._queue.put_nowait(None)
-        except queue.Full:
-            pass  # the writer looks at the event between batches
         self._thread.join(timeout_s)
 
     def offer(self, received: Received) -> None:
@@ -145,7 +144,7 @@ class Ingest:
             except (SQLAlchemyError, ValueError, OverflowError) as error:
                 # Not the database but something in the batch: keep the others, one by one.
                 if len(items) > 1:
-                    return all([self._store([item]) for item in items])
+                    return all(self._store([item]) for item in items)
                 self._metrics.dropped.labels("not storable").inc()
                 log.error(
                     "a message of %s cannot be stored and is dropped (%s)",

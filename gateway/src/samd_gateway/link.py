@@ -154,7 +154,7 @@ class Link:
         self._offer(
             Received(
                 topic=topic,
-                payload=message.payload,
+                payload=bytes(message.payload),
                 qos=message.qos,
                 retained=bool(message.retain),
                 mid=message.mid,

@@ -41,7 +41,7 @@ def contact_of(row: Mapping[str, Any]) -> Contact:
 
 
 def fresh(connection: Connection, items: Iterable[Item]) -> list[Item]:
-    """The items that are neither in the database nor twice in the batch; heartbeats always (they are not kept)."""
+    """The items that are not in the database, each once; heartbeats always, as they are not kept."""
     unique: dict[tuple[str, str], Item] = {}
     for item in items:
         unique.setdefault((item.sender, item.envelope.id), item)

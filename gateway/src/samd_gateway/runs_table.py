@@ -82,7 +82,7 @@ def change(connection: Connection, run: str, now: float, **values: Any) -> None:
 
 
 def answers(connection: Connection, run: str) -> list[dict[str, Any]]:
-    """Each asked device with its answer: device, command, admitted, status, reason, answered_at, issued_at."""
+    """Each asked device with its answer: device, command, admitted, status, reason, times."""
     asked, commands = schema.participants, schema.commands
     query = (
         select(

@@ -42,6 +42,7 @@ def run(settings: Settings, host: str, port: int, announce: Callable[[str], None
                 announce(f"ready {address}")
 
         def handle_exit(self, sig: int, frame: object) -> None:
+            # not kept for uvicorn, which would raise it again at its end: the exit code is given below
             received.append(sig)
             # streams of events never end by themselves; without this the server would wait for them
             gateway.events.close()
@@ -51,19 +52,11 @@ def run(settings: Settings, host: str, port: int, announce: Callable[[str], None
         build(gateway), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
     )
     server = Server(config)
-    gateway.start()
     try:
+        gateway.start()
         if not gateway.link.wait_subscribed(BROKER_WAIT_S):
             log.warning("no broker yet: %s; trying on", gateway.link.problem)
-        # uvicorn raises the signals that it caught again once it has ended; the exit code is ours to give
-        previous = {
-            number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            server.run(sockets=[sock])
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        server.run(sockets=[sock])
     finally:
         gateway.stop()
         sock.close()

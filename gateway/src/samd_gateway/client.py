@@ -1,0 +1,91 @@
+"""The command line's side of the HTTP API. Errors of every kind become one sentence with the remedy."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from samd_gateway.errors import ConflictError, NotFoundError, UnavailableError, UsageError
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def say(text: str) -> None:
+    """One line on standard output, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+class Client:
+    """Calls one gateway. Raises GatewayError, whose text is the gateway's own where it gave one."""
+
+    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"--gateway {url!r}: write http://HOST:PORT")
+        self.url = url.rstrip("/")
+        # trust_env off: a proxy of the environment has no business between this machine and itself
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: str | int | bool) -> dict[str, Any]:
+        return self._call("GET", path, params=query)
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._call("POST", path, json=body)
+
+    def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        self._check(response)
+        try:
+            answer: dict[str, Any] = response.json()
+        except ValueError as error:
+            raise UsageError(
+                f"{self.url} is no gateway of this project; give its address by --gateway"
+            ) from error
+        return answer
+
+    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, data) of each event, until the gateway ends the stream."""
+        try:
+            with self._http.stream("GET", "/api/events", timeout=httpx.Timeout(10.0, read=40.0)) as response:
+                if response.is_error:
+                    response.read()
+                self._check(response)
+                name = ""
+                for line in response.iter_lines():
+                    if line.startswith("event:"):
+                        name = line[6:].strip()
+                    elif line.startswith("data:"):
+                        yield name, json.loads(line[5:])
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: httpx.HTTPError) -> UnavailableError:
+        return UnavailableError(
+            f"no gateway answers at {self.url} ({type(error).__name__}); start it: samd-gateway serve, "
+            "or give its address: --gateway URL, or SAMD_GATEWAY"
+        )
+
+    @staticmethod
+    def _check(response: httpx.Response) -> None:
+        if not response.is_error:
+            return
+        try:
+            document = response.json()
+            detail = str(document["detail"])
+        except (ValueError, KeyError, TypeError):
+            detail = f"the gateway answered {response.status_code} {response.reason_phrase}"
+        if response.status_code == 404:
+            raise NotFoundError(detail)
+        if response.status_code == 409:
+            raise ConflictError(detail)
+        if response.status_code >= 500:
+            raise UnavailableError(detail)
+        raise UsageError(detail)
