@@ -13,6 +13,8 @@ SOURCES = (
     "server/src/samd_server/export.py",
     "server/src/samd_server/keras_file.py",
     "data/src/samd_data/features.py",
+    "data/src/samd_data/news2.py",
+    "data/src/samd_data/severity.py",
     "protocol/src/samd_protocol/bundle.py",
     "uv.lock",
 )

@@ -32,7 +32,7 @@ def export(
     layers = network.layers(spec.size, hidden, len(CLASSES))
     with network.quiet():
         model = network.build(spec.size, hidden, len(CLASSES), seed)
-        graph = _convert(tf, _module(tf, layers, BATCH_SIZE))
+        graph = build_graph(layers, BATCH_SIZE)
         archive = _keras_bytes(model)
     weights = network.flatten(model)
     manifest = Manifest(
@@ -69,8 +69,11 @@ def _keras_bytes(model: Any) -> bytes:
         return path.read_bytes()
 
 
-def _convert(tf: Any, module: Any) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
+def build_graph(layers: Sequence[Layer], batch_size: int) -> bytes:
+    """The TFLite file of a network of this layout; needs TensorFlow. The same layout gives the same bytes."""
+    tf = network.tensorflow()
+    module = _module(tf, layers, batch_size)
+    with network.quiet(), tempfile.TemporaryDirectory() as folder:
         signatures = {name: getattr(module, name) for name in ("infer", "train", "evaluate")}
         tf.saved_model.save(module, folder, signatures=signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)

@@ -56,7 +56,7 @@ class Graph:
             raise GraphError(
                 f"model.tflite lacks the signatures {', '.join(sorted(absent))}; export it again"
             )
-        self._runners: dict[str, Any] = {}
+        self._runners: dict[str, tuple[Any, dict[str, list[int]]]] = {}
 
     def infer(self, features: ArrayLike, weights: ArrayLike) -> Floats:
         """Class probabilities float32[N, 4] of `features` [N, F] under `weights` [P]."""
@@ -122,13 +122,24 @@ class Graph:
 
     def _call(self, signature: str, **inputs: Any) -> dict[str, Any]:
         try:
-            runner = self._runners.get(signature)
-            if runner is None:
-                runner = self._runners[signature] = self._interpreter.get_signature_runner(signature)
+            if signature not in self._runners:
+                runner = self._interpreter.get_signature_runner(signature)
+                shapes = {
+                    name: [int(size) for size in detail["shape_signature"]]
+                    for name, detail in runner.get_input_details().items()
+                }
+                self._runners[signature] = runner, shapes
+            runner, shapes = self._runners[signature]
+            # The interpreter would resize a vector of another length and compute something from it.
+            for name, shape in shapes.items():
+                given = np.shape(inputs[name])
+                if len(given) != len(shape) or any(
+                    fixed not in (-1, size) for fixed, size in zip(shape, given, strict=True)
+                ):
+                    raise ValueError(f"{name} has the shape {list(given)}, the graph takes {shape}")
             return dict(runner(**inputs))
-        except (ValueError, RuntimeError) as error:
-            shapes = ", ".join(f"{name}{list(np.shape(value))}" for name, value in inputs.items())
-            raise GraphError(f"{signature} refuses {shapes}: {_brief(error)}") from error
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise GraphError(f"{signature} refuses its input: {_brief(error)}") from error
 
 
 def batches(order: ArrayLike, batch_size: int) -> Ints:
