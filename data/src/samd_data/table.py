@@ -5,8 +5,8 @@ Columns have the names of the fields: ``observed_at`` and any of ``heart_rate``,
 ``consciousness``. CSV may add ``FIELD_age``, JSON an object ``ages``: seconds since the value was measured.
 
 ``observed_at`` is ISO 8601 with a time zone. A time without one rejects its row: guessing the zone could
-make a value hours fresher than it is. An empty cell (or NA, NaN, null) is missing. Oxygen is true, false, yes,
-no, 1 or 0 in CSV, true or false in JSON.
+make a value hours fresher than it is. An empty cell (or NA, NaN, null) is missing. Oxygen is true, false,
+yes, no, 1 or 0 in CSV, true or false in JSON.
 
 A bad value is left out and told as a ``Rejection``; the rest of its row passes. A row that cannot be trusted
 as a whole (no time, broken quotes, too few or too many cells: the line may be torn) is rejected whole.
@@ -36,6 +36,7 @@ _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASC
 _TIME_REMEDY: Final = "give ISO 8601 with a time zone, such as 2026-01-31T08:00:00Z"
 _NAMES: Final = ", ".join(FIELDS)
 _RENAME: Final = f"remove it, or rename it to one of {_NAMES}"
+_KEEP_COMMA: Final = "leave the cell of a missing value empty and keep its comma"
 _SECONDS: Final = "give the age in seconds, 0 or more, or leave it out"
 _HEADER_REMEDY: Final = "start it with a header line: observed_at,heart_rate,respiratory_rate,spo2,..."
 
@@ -44,8 +45,8 @@ def read_rows(stream: TextIO, name: str, *, format: Format | None = None) -> Ite
     """Read ``stream`` line by line and yield each reading, preceded by the rejections of its row.
 
     ``name`` stands in the messages and, when ``format`` is None, tells the format by its ending (.csv,
-    .jsonl, .ndjson); else the first line tells. No line is waited for before the one at hand has been yielded, so a
-    live stream works. Readings come in the order of the file.
+    .jsonl, .ndjson); else the first line tells. No line is waited for before the one at hand has been
+    yielded, so a live stream works. Readings come in the order of the file.
 
     Raises ``DataError`` for an empty stream, a CSV header without ``observed_at`` or without any field, or
     with a column twice.
@@ -145,7 +146,7 @@ def _read_csv(first: Line, lines: Iterator[Line], name: str) -> Iterator[Reading
             yield _whole(name, row, text, "the quotes of the line are broken", "close each quote on its line")
         elif len(cells) != len(header):
             reason = f"the line has {len(cells)} cells and the header {len(header)}"
-            yield _whole(name, row, text, reason, "leave the cell of a missing value empty and keep its comma")
+            yield _whole(name, row, text, reason, _KEEP_COMMA)
         else:
             yield from _read_row(dict(zip(header, (cell.strip() for cell in cells), strict=True)), name, row)
 
