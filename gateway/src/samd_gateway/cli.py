@@ -90,9 +90,9 @@ def _add_clients(commands: Any) -> None:
 
     devices = commands.add_parser("devices", parents=[gateway, plain], help="the devices as a table")
     devices.set_defaults(run=_client(device_commands.show))
-    live = devices.add_subparsers(metavar="ACTION").add_parser(
-        "watch", parents=[gateway], help="the table, again and again"
-    )
+    live = devices.add_subparsers(metavar="ACTION").add_parser("watch", help="the table, again and again")
+    # without a default of its own, which would overwrite what stands before `watch`
+    live.add_argument("--gateway", default=argparse.SUPPRESS, metavar="URL", help="the gateway to ask")
     live.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after so long")
     live.set_defaults(run=_client(device_commands.watch))
 

@@ -58,9 +58,7 @@ def start(client: Client, arguments: argparse.Namespace) -> int:
     if arguments.json:
         say(json.dumps(run))
     else:
-        say(
-            f"{run['id']} {run['state']}, {len(run['asked'])} devices are asked; samd-gateway runs watch {run['id']}"
-        )
+        say(f"{run['id']}: {len(run['asked'])} devices are asked; samd-gateway runs watch {run['id']}")
     return 0
 
 
