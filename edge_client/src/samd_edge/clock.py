@@ -6,7 +6,7 @@ is wall time: ``to_wall`` turns the one into the other. For live sources the two
 
 import ctypes
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -69,6 +69,30 @@ class ScaledClock:
 
     def to_wall(self, moment: datetime) -> datetime:
         return self._origin + (moment - self._start) / self.speed
+
+
+class DataClock:
+    """Follows the data of a file: shows the time of the newest row (``follow``), and runs on from there.
+
+    So each row of an old file is judged at its own time, and what it says ages when the file ends.
+    """
+
+    def __init__(self, wall: Callable[[], datetime] = wall_now) -> None:
+        self.speed = 1.0
+        self._wall = wall
+        self._offset: timedelta | None = None
+
+    def follow(self, moment: datetime) -> None:
+        """The data has reached ``moment`` (aware); an earlier one changes nothing."""
+        offset = moment - self._wall()
+        if self._offset is None or offset > self._offset:
+            self._offset = offset
+
+    def now(self) -> datetime:
+        return self._wall() + (self._offset or timedelta(0))
+
+    def to_wall(self, moment: datetime) -> datetime:
+        return moment
 
 
 def _kernel_state() -> int | None:

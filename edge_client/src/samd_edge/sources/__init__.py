@@ -1,12 +1,12 @@
 """Where readings come from: a source is chosen by a URL and found by the entry points ``samd_edge.sources``.
 
-====================================================  ==========================================================
-URL                                                   readings
-====================================================  ==========================================================
-``replay:PATH?patient=N&speed=600&from=70%``          a recording, played at its own pace times ``speed``
-``csv:FILE``                                          a CSV file, row after row
-``-``                                                 JSON lines or CSV on standard input, live
-====================================================  ==========================================================
+==============================================  ==========================================================
+URL                                             readings
+==============================================  ==========================================================
+``replay:PATH?patient=N&speed=600&from=70%``    a recording, played at its own pace times ``speed``
+``csv:FILE``                                    a file of CSV or JSON lines, row after row
+``-``                                           JSON lines or CSV on standard input, live
+==============================================  ==========================================================
 
 Another distribution adds a kind by an entry point of that group: a function that takes a ``SourceURL`` and
 the wall's time, and returns a ``Source``.
