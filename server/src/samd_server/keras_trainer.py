@@ -59,6 +59,10 @@ class KerasTrainer:
                 seen += len(rows)
         return total / seen if seen else 0.0
 
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Class probabilities float32[N, 4]."""
+        return np.asarray(self._model(features), dtype=np.float32)
+
     def _one_step(self, x: Any, y: Any) -> Any:
         tf = self._tf
         with tf.GradientTape() as tape:

@@ -1,0 +1,112 @@
+"""Rows to learn from and rows to be judged by, out of a data set of recordings that you hold.
+
+Three sets that do not leak into each other: of most patients the first 70 % of the recording to train and
+the rest as hold-out, cut by time with six hours purged on both sides (a temperature is carried for twelve);
+and the patients left out, of whom nothing is trained.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samd_data import severity, splits
+from samd_data.datasets import Dataset, open_dataset
+from samd_data.errors import DataError
+from samd_data.features import FeatureSpec
+from samd_data.reading import COLUMNS
+
+TRAIN_FRACTION = 0.7
+PURGE = timedelta(hours=6)
+FOLDS = 5
+"""One patient in this many is left out."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`values` float64[N, 7] in the order of `COLUMNS`, NaN = missing; `labels` int64[N], 0 to 3."""
+
+    values: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What a data set gives. `kind` is the format it came in; patients are counted, never named."""
+
+    kind: str
+    patients: int
+    patients_unseen: int
+    train: Rows
+    holdout: Rows
+    unseen: Rows
+
+
+def load(path: Path | str, spec: FeatureSpec, *, seed: int = 0, limit: int | None = None) -> Cohort:
+    """Open a data set and cut it; `limit` keeps the patients with the most readings.
+
+    Raises DataError when there is no such data, or nothing in it has a label.
+    """
+    dataset = open_dataset(path)
+    names = dataset.patients()[:limit]
+    if len(names) < FOLDS:
+        unseen_names: Collection[str] = ()
+    else:
+        _, left_out = splits.by_patient(names, FOLDS, seed)[0]
+        unseen_names = {names[index] for index in left_out}
+    train, holdout, unseen = [], [], []
+    for name in names:
+        values, hours, labels = _hours(dataset, name, spec)
+        if name in unseen_names:
+            unseen.append(_labelled(values, labels, np.arange(len(labels))))
+            continue
+        first, rest = splits.by_time(hours, TRAIN_FRACTION, PURGE)
+        train.append(_labelled(values, labels, first))
+        holdout.append(_labelled(values, labels, rest))
+    cohort = Cohort(
+        kind=dataset.kind,
+        patients=len(train),
+        patients_unseen=len(unseen),
+        train=_joined(train),
+        holdout=_joined(holdout),
+        unseen=_joined(unseen),
+    )
+    if not len(cohort.train):
+        needed = ", ".join(spec.inputs)
+        raise DataError(
+            f"{path}: of {len(names)} patients no hour to train on has a label; labels {spec.labels!r} need "
+            f"{needed} in the same hour, or carried into it: "
+            + ("try --labels five" if spec.labels == "all" else "use longer recordings")
+        )
+    return cohort
+
+
+def _hours(
+    dataset: Dataset, name: str, spec: FeatureSpec
+) -> tuple[NDArray[np.float64], NDArray[np.datetime64], NDArray[np.int64]]:
+    tables = [table for table in dataset.hourly_tables(name) if len(table)]
+    if not tables:
+        return np.zeros((0, len(COLUMNS))), np.zeros(0, "datetime64[s]"), np.zeros(0, np.int64)
+    hours = np.concatenate([table.hours for table in tables])
+    order = np.argsort(hours, kind="stable")
+    values = np.concatenate([table.values for table in tables])[order]
+    return values, hours[order], severity.labels(values, spec.labels)
+
+
+def _labelled(values: NDArray[np.float64], labels: NDArray[np.int64], rows: NDArray[np.int64]) -> Rows:
+    chosen = rows[labels[rows] >= 0]
+    return Rows(values[chosen], labels[chosen])
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    if not parts:
+        return Rows(np.zeros((0, len(COLUMNS))), np.zeros(0, np.int64))
+    return Rows(
+        np.concatenate([part.values for part in parts]), np.concatenate([part.labels for part in parts])
+    )
