@@ -4,6 +4,7 @@
 read from a file that only its owner can read.
 """
 
+import re
 import ssl
 import stat
 from pathlib import Path
@@ -12,10 +13,13 @@ from urllib.parse import urlsplit
 import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from samd_protocol.errors import BrokerError
 
 DEFAULT_URL = "mqtt://127.0.0.1:1883"
+_HOST = re.compile(r"[A-Za-z0-9.:_%-]+")
 
 
 class Broker(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,32 +36,72 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True):
     def address(self) -> tuple[str, int, bool]:
         """(host, port, tls). Raises BrokerError for a URL that is none of ours."""
         remedy = "write mqtt://HOST:PORT or mqtts://HOST:PORT"
+        if "@" in self.url:
+            # Not quoted: a password may stand in it.
+            raise BrokerError(
+                "broker: user name and password do not belong into the URL; set the user name apart and "
+                "give the password in a file"
+            )
         try:
             parts = urlsplit(self.url)
-            port = parts.port
+            host, port = parts.hostname, parts.port
         except ValueError as error:
             raise BrokerError(f"broker {self.url!r}: {error}; {remedy}") from error
-        if parts.password is not None:
-            raise BrokerError("broker: a password does not belong into the URL; use a password file")
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
+        known = parts.scheme in ("mqtt", "mqtts") and parts.path in ("", "/")
+        if not known or parts.query or parts.fragment or port == 0 or not host or not _HOST.fullmatch(host):
             raise BrokerError(f"broker {self.url!r}: {remedy}")
         tls = parts.scheme == "mqtts"
-        return parts.hostname, port or (8883 if tls else 1883), tls
+        return host, port or (8883 if tls else 1883), tls
 
 
 def read_secret(path: str) -> str:
     """One line from a file that only its owner can read; raises BrokerError otherwise."""
-    file = Path(path)
+    check_private(path)
     try:
-        mode = file.stat().st_mode
-        secret = file.read_text().strip()
+        secret = Path(path).read_text("utf-8").strip()
     except OSError as error:
         raise BrokerError(f"{path}: cannot be read ({error.strerror})") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BrokerError(f"{path}: others can read this secret; run: chmod 600 {path}")
+    except UnicodeDecodeError as error:
+        raise BrokerError(f"{path}: is no text; write the password into it, in one line") from error
     if not secret:
         raise BrokerError(f"{path}: is empty; write the password into it")
+    if not secret.isprintable():
+        raise BrokerError(f"{path}: holds more than one line of text; write the password alone into it")
     return secret
+
+
+def check_private(path: str) -> None:
+    """Raises BrokerError unless this is a file that its owner alone can read."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        raise BrokerError(f"{path}: cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(mode):
+        raise BrokerError(f"{path}: is no file; name the file that holds the secret")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BrokerError(f"{path}: others can read this secret; run: chmod 600 {path}")
+
+
+def tls_context(broker: Broker) -> ssl.SSLContext:
+    """What a `mqtts:` connection is checked with: the broker's name and its certificate, TLS 1.2 or later;
+    without `ca_file`, against the authorities of the system. Raises BrokerError for unusable files."""
+    if (broker.cert_file is None) != (broker.key_file is None):
+        raise BrokerError("broker: a certificate and its key go together; give both files or neither")
+    try:
+        context = ssl.create_default_context(cafile=broker.ca_file)
+    except OSError as error:
+        raise BrokerError(f"{broker.ca_file}: cannot be used as the broker's authority ({error})") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if broker.cert_file is not None and broker.key_file is not None:
+        check_private(broker.key_file)
+        try:
+            # An empty password: for an encrypted key OpenSSL would else ask at the terminal, and wait.
+            context.load_cert_chain(broker.cert_file, broker.key_file, password="")
+        except (OSError, ValueError) as error:
+            raise BrokerError(
+                f"{broker.cert_file}, {broker.key_file}: cannot be used as certificate and key ({error})"
+            ) from error
+    return context
 
 
 def make_client(
@@ -69,9 +113,14 @@ def make_client(
 ) -> mqtt.Client:
     """A paho client for MQTT 5, configured and not yet connected; connect it with `connect`.
 
-    Raises BrokerError for files that are missing or readable by others.
+    Raises BrokerError for files that are missing or readable by others, and for settings of which a part
+    would be passed over: files for TLS with `mqtt:`, a password without a user name.
     """
     _, _, tls = broker.address
+    if not tls and (broker.ca_file or broker.cert_file or broker.key_file):
+        raise BrokerError(f"broker {broker.url!r}: is not encrypted, yet TLS files are given; write mqtts://")
+    if broker.password_file is not None and broker.username is None:
+        raise BrokerError("broker: a password file is given and no user name; give the user name too")
     client = mqtt.Client(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
@@ -84,16 +133,7 @@ def make_client(
         password = read_secret(broker.password_file) if broker.password_file else None
         client.username_pw_set(broker.username, password)
     if tls:
-        if broker.key_file is not None:
-            read_secret(broker.key_file)
-        try:
-            context = ssl.create_default_context(cafile=broker.ca_file)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if broker.cert_file is not None:
-                context.load_cert_chain(broker.cert_file, broker.key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise BrokerError(f"TLS files of the broker cannot be used: {error}") from error
-        client.tls_set_context(context)
+        client.tls_set_context(tls_context(broker))
     return client
 
 
@@ -103,6 +143,6 @@ def connect(client: mqtt.Client, broker: Broker, *, clean_start: bool = False, k
     The session outlives a lost connection by a day, so that nothing sent to us meanwhile is lost.
     """
     host, port, _ = broker.address
-    properties = mqtt.Properties(mqtt.PacketTypes.CONNECT)  # type: ignore[attr-defined,no-untyped-call]
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = 86_400
     client.connect_async(host, port, keepalive=keepalive, clean_start=clean_start, properties=properties)

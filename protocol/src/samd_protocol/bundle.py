@@ -3,18 +3,21 @@
 `manifest.json` is canonical JSON (sorted keys, no spaces) and holds the SHA-256 of the other three, so that
 a signature over the manifest, once enrolment exists, covers the whole. Members: `model.tflite` (the graph,
 which is the program), `weights.npy` (one flat float32 vector), `model.keras` (the same network for
-TensorFlow). Written with fixed times, the same content gives the same bytes. Reading verifies sizes, names
-and every hash before anything is handed out; nothing in a bundle is ever executed as Python.
+TensorFlow). Written with fixed times, the same content gives the same bytes, and only those bytes are read:
+one content has one file. Reading verifies sizes, names and every hash before anything is handed out;
+nothing in a bundle is ever executed as Python. A new optional field of the manifest is passed over by older
+programs; whatever they must not pass over is a new `format`.
 """
 
 import hashlib
 import io
+import math
 import os
 import re
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -27,18 +30,19 @@ MAX_BYTES = 64 * 1024 * 1024
 GRAPH, WEIGHTS, KERAS, MANIFEST = "model.tflite", "weights.npy", "model.keras", "manifest.json"
 MEMBERS = (MANIFEST, GRAPH, WEIGHTS, KERAS)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_END = b"PK\x05\x06" + bytes(4) + len(MEMBERS).to_bytes(2, "little") * 2
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of the flat weight vector, in order. `part` says what personalisation may keep apart."""
 
     name: str
-    shape: list[int]
+    shape: list[Annotated[int, msgspec.Meta(ge=1)]]
     part: Literal["body", "head"] = "body"
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
 
 class Features(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +79,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return sum(layer.size for layer in self.layers)
 
 
+class _Format(msgspec.Struct):
+    format: int = 0
+
+
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """A verified bundle in memory. `sha256` is that of the file's bytes."""
 
@@ -99,23 +107,42 @@ def pack(bundle: Bundle) -> bytes:
     fit the layout or are not finite."""
     weights = np.ascontiguousarray(bundle.weights, dtype="<f4")
     _check_weights(weights, bundle.manifest)
-    buffer = io.BytesIO()
-    np.save(buffer, weights, allow_pickle=False)
-    members = {GRAPH: bundle.graph, WEIGHTS: buffer.getvalue(), KERAS: bundle.keras}
+    members = {
+        GRAPH: bundle.graph,
+        WEIGHTS: _npy_header(weights.size) + weights.tobytes(),
+        KERAS: bundle.keras,
+    }
     manifest = msgspec.structs.replace(
         bundle.manifest, hashes={name: _digest(data) for name, data in members.items()}
     )
+    return _archive({MANIFEST: msgspec.json.encode(manifest, order="sorted"), **members})
+
+
+def _archive(members: dict[str, bytes]) -> bytes:
+    """The one zip file that holds these members: order, times and attributes are fixed."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in ((MANIFEST, msgspec.json.encode(manifest, order="sorted")), *members.items()):
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+        for name in MEMBERS:
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.create_system = 3  # also where the file is written on another system
+            info.external_attr = 0o600 << 16
+            archive.writestr(info, members[name])
     return out.getvalue()
+
+
+def _npy_header(size: int) -> bytes:
+    """What numpy writes before `size` float32 values; written out, so that reading parses nothing."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({size},), }}"
+    return b"\x93NUMPY\x01\x00v\x00" + text.ljust(117).encode() + b"\n"
 
 
 def unpack(data: bytes, *, where: str = "bundle") -> Bundle:
     """Read and verify a bundle. Raises BundleError for anything that is not exactly one."""
     if len(data) > MAX_BYTES:
         raise BundleError(f"{where}: {len(data)} bytes, a bundle has at most {MAX_BYTES}")
+    # Looked at before the zip is opened: a directory of a million members would fill the memory.
+    if data[-22:-10] != _END or data[-42:-38] == b"PK\x06\x07":
+        raise BundleError(f"{where}: no bundle, or a truncated one; fetch it again")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
@@ -125,26 +152,26 @@ def unpack(data: bytes, *, where: str = "bundle") -> Bundle:
                 )
             if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
                 raise BundleError(f"{where}: a bundle is not compressed; fetch it again")
+            if sum(info.file_size for info in infos) > len(data):
+                raise BundleError(f"{where}: its members claim more than the file holds; fetch it again")
             members = {info.filename: archive.read(info) for info in infos}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
         raise BundleError(f"{where}: no bundle, or a truncated one ({error}); fetch it again") from error
-    try:
-        manifest = msgspec.json.decode(members[MANIFEST], type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BundleError(f"{where}: its manifest cannot be read ({error})") from error
-    if manifest.format != FORMAT:
-        raise BundleError(
-            f"{where}: format {manifest.format}, this program reads {FORMAT}; update the client"
-        )
-    if msgspec.json.encode(manifest, order="sorted") != members[MANIFEST]:
-        raise BundleError(f"{where}: its manifest is not canonical; it was changed after it was written")
+    if _archive(members) != data:
+        raise BundleError(f"{where}: the zip around its members was damaged or changed; fetch it again")
+    manifest = _manifest(members[MANIFEST], where)
     for name in (GRAPH, WEIGHTS, KERAS):
         if manifest.hashes.get(name) != _digest(members[name]):
             raise BundleError(f"{where}: {name} does not match its hash; it was damaged or changed")
-    try:
-        weights = np.load(io.BytesIO(members[WEIGHTS]), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise BundleError(f"{where}: {WEIGHTS} cannot be read ({error})") from error
+    header = _npy_header(manifest.weights_size)
+    if (
+        not members[WEIGHTS].startswith(header)
+        or len(members[WEIGHTS]) != len(header) + 4 * manifest.weights_size
+    ):
+        raise BundleError(
+            f"{where}: {WEIGHTS} is no flat vector, the layout needs {manifest.weights_size} float32 values"
+        )
+    weights = np.frombuffer(members[WEIGHTS], dtype="<f4", offset=len(header))
     _check_weights(weights, manifest, where)
     return Bundle(
         manifest=manifest,
@@ -154,6 +181,21 @@ def unpack(data: bytes, *, where: str = "bundle") -> Bundle:
         sha256=_digest(data),
         size=len(data),
     )
+
+
+def _manifest(data: bytes, where: str) -> Manifest:
+    try:
+        number = msgspec.json.decode(data, type=_Format).format
+        if number != FORMAT:
+            raise BundleError(f"{where}: format {number}, this program reads {FORMAT}; update the client")
+        manifest = msgspec.json.decode(data, type=Manifest)
+        # Compared as plain JSON, so that a field which this program does not know is kept.
+        canonical = msgspec.json.encode(msgspec.json.decode(data), order="sorted")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{where}: its manifest cannot be read ({error})") from error
+    if canonical != data:
+        raise BundleError(f"{where}: its manifest is not canonical; it was changed after it was written")
+    return manifest
 
 
 def _check_weights(weights: NDArray[Any], manifest: Manifest, where: str = "bundle") -> None:
@@ -169,6 +211,7 @@ def _check_weights(weights: NDArray[Any], manifest: Manifest, where: str = "bund
 def write(path: Path, bundle: Bundle) -> Bundle:
     """Write a bundle so that a reader sees the old file or the whole new one; returns it as read back."""
     data = pack(bundle)
+    written = unpack(data, where=str(path))  # before the old file goes: what cannot be read is not written
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -181,7 +224,7 @@ def write(path: Path, bundle: Bundle) -> Bundle:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    return unpack(data, where=str(path))
+    return written
 
 
 def read(path: Path, *, sha256: str | None = None) -> Bundle:

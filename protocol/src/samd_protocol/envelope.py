@@ -5,6 +5,7 @@
 """
 
 import itertools
+import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,10 +15,13 @@ import msgspec
 
 from samd_protocol import PROTOCOL_VERSION
 from samd_protocol.errors import MessageError
-from samd_protocol.messages import Message
+from samd_protocol.messages import Message, Moment
 
 MAX_BYTES = 262_144
 """Largest JSON message that is looked at; a longer one is refused unread."""
+
+_LARGEST_COUNTER = 2**63 - 1  # what the integer of a database holds
+_SENDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,70}")  # a name, or `gateway.` and a name
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,10 +32,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     boot: int
     seq: int
-    sent_at: datetime
+    sent_at: Moment
     clock: Literal["synced", "unsynced"]
     data: Message
-    expires_at: datetime | None = None
+    expires_at: Moment | None = None
 
     @property
     def type(self) -> str:
@@ -46,11 +50,11 @@ class _Wire(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     boot: int
     seq: int
-    sent_at: datetime
+    sent_at: Moment
     clock: Literal["synced", "unsynced"]
     type: str
     data: msgspec.Raw
-    expires_at: datetime | None = None
+    expires_at: Moment | None = None
 
 
 class _Version(msgspec.Struct):
@@ -108,16 +112,16 @@ def encode(envelope: Envelope) -> bytes:
 
 
 def decode(payload: bytes, *, sender: str | None = None) -> Envelope:
-    """Read an envelope.
+    """Read an envelope; fields that this program does not know are passed over.
 
     `sender` is the name in the topic, which the broker has checked; an envelope that claims another is
-    refused. Raises MessageError with reason `size`, `version`, `malformed` or `forged`.
+    refused. Raises MessageError with reason `size`, `version`, `malformed`, `range` or `forged`.
     """
     if len(payload) > MAX_BYTES:
         raise MessageError("size", f"a message of {len(payload)} bytes: {MAX_BYTES} are allowed")
     try:
         version = _version_decoder.decode(payload).v
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError("malformed", f"no JSON message: {error}") from error
     if version not in (PROTOCOL_VERSION, PROTOCOL_VERSION - 1) or version < 1:
         raise MessageError(
@@ -126,15 +130,16 @@ def decode(payload: bytes, *, sender: str | None = None) -> Envelope:
     try:
         wire = _wire_decoder.decode(payload)
         data = _message_decoder.decode(wire.data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError("malformed", f"no valid message: {error}") from error
     tag = str(data.__struct_config__.tag)
     if tag != wire.type:
         raise MessageError("malformed", f"the envelope says {wire.type!r}, its data {tag!r}")
     if sender is not None and wire.device != sender:
         raise MessageError("forged", f"on the topic of {sender!r} with the name {wire.device!r}")
-    for moment in (wire.sent_at, wire.expires_at):
-        if moment is not None and moment.tzinfo is None:
-            raise MessageError("malformed", "a time without a zone: write it in UTC with a Z")
+    if not 0 < len(wire.id) <= 64 or not wire.id.isprintable() or not _SENDER.fullmatch(wire.device):
+        raise MessageError("malformed", "the id or the sender's name is empty, too long or not printable")
+    if not (0 <= wire.boot <= _LARGEST_COUNTER and 0 <= wire.seq <= _LARGEST_COUNTER):
+        raise MessageError("range", "boot or seq is negative or has more than 63 bits")
     fields = {name: getattr(wire, name) for name in wire.__struct_fields__ if name not in ("type", "data")}
     return Envelope(data=cast("Message", data), **fields)

@@ -5,9 +5,12 @@ only in `Assessment.signs`, which is empty unless the ward has opted in (`share_
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time with its zone; one without a zone is refused when it is read."""
 
 Severity = Literal[0, 1, 2, 3]
 """Class of a NEWS2 total: 0 (0), 1 (1-4), 2 (5-6), 3 (7 or more)."""
@@ -62,7 +65,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
 class Assessment(msgspec.Struct, frozen=True, kw_only=True, tag="assessment"):
     """Rule and model side by side. `severity` is the worse of the rule's certain class and the model's."""
 
-    observed_at: datetime
+    observed_at: Moment
     news2: News2
     rule_severity: Severity
     rule_severity_possible: Severity
@@ -81,7 +84,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, tag="alert"):
     alert_id: str
     state: Literal["raised", "escalated", "cleared"]
     severity: Severity
-    observed_at: datetime
+    observed_at: Moment
     news2_low: int
     news2_high: int
 
@@ -95,7 +98,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, tag="training"):
     progress: float = 0.0
     error: str | None = None
     seconds: float | None = None
-    first_step_at: datetime | None = None
+    first_step_at: Moment | None = None
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
@@ -145,7 +148,7 @@ class ObservationAdd(msgspec.Struct, frozen=True, kw_only=True, tag="observation
     """What a person observed; valid for 12 h or until the next one."""
 
     by: str
-    observed_at: datetime | None = None
+    observed_at: Moment | None = None
     supplemental_oxygen: bool | None = None
     consciousness: Literal["A", "C", "V", "P", "U"] | None = None
 
@@ -184,7 +187,7 @@ CommandBody = (
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
     """One command. A device executes a message id once, and never after `expires_at`."""
 
-    expires_at: datetime
+    expires_at: Moment
     body: CommandBody
 
 

@@ -5,7 +5,7 @@ number, with letters, digits, dot, dash and underscore only, so that a name can 
 """
 
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 from samd_protocol.errors import MessageError
 
@@ -61,6 +61,8 @@ def gateway_state(gateway: str) -> str:
 def parse_up(topic: str) -> tuple[str, str]:
     """Split a device's topic into (device, kind); raises MessageError('topic') for any other topic."""
     parts = topic.split("/")
-    if len(parts) == 6 and topic.startswith(f"{ROOT}/d/") and parts[4] == "up" and valid_name(parts[3]):
-        return parts[3], parts[5]
+    if len(parts) == 6 and parts[:3] == [*ROOT.split("/"), "d"] and parts[4] == "up":
+        device, kind = parts[3], parts[5]
+        if valid_name(device) and kind in get_args(DeviceUp):
+            return device, kind
     raise MessageError("topic", f"{topic!r} is no topic on which a device writes")
