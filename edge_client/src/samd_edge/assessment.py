@@ -225,7 +225,7 @@ class Assessor:
 
 
 def to_message(judgement: Judgement, clock: Clock, share_signs: bool) -> messages.Assessment:
-    """The judgement as it crosses the wire: times and ages by the wall; vital signs only with ``share_signs``."""
+    """The judgement as it crosses the wire: times and ages by the wall, signs only with ``share_signs``."""
     score = judgement.news2
     observed_at = clock.to_wall(judgement.observed_at)
     age = (clock.to_wall(judgement.at) - observed_at).total_seconds()

@@ -12,7 +12,7 @@ from samd_edge.sources.rows import TableSource
 def open_source(url: SourceURL, *, wall: Callable[[], datetime]) -> Source:
     """Open the file and read up to its first row. Raises SourceError or DataError when it is no table.
 
-    The clock follows the data: it shows the time of the newest row that was handed out, and runs on from there.
+    The clock follows the data: it shows the time of the newest row handed out, and runs on.
     """
     url.only()
     if not url.path:

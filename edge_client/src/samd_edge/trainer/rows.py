@@ -1,0 +1,91 @@
+"""From the readings of one admission to the rows that it trains on, and the later ones that judge it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from samd_data import severity, splits
+from samd_data.carry import Carrier
+from samd_data.features import FeatureSpec
+from samd_data.hourly import hourly
+from samd_data.reading import FIELDS, Reading
+
+TRAIN_SHARE: Final = 0.8
+PURGE: Final = timedelta(hours=6)
+"""Dropped before and after the cut: values are carried over it, and neighbouring hours are alike."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """``values``: ``float64[N, 7]`` in the order of ``COLUMNS``, NaN = missing; ``labels``: ``int32[N]``."""
+
+    values: NDArray[np.float64]
+    labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def counts(self) -> list[int]:
+        """How many rows each class has."""
+        found: list[int] = np.bincount(self.labels, minlength=len(severity.CLASSES)).tolist()
+        return found
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The labelled hours of one admission, cut by time."""
+
+    train: Rows
+    holdout: Rows
+
+
+def build(readings: Iterable[Reading], spec: FeatureSpec) -> Admission:
+    """Hourly rows with their severity by ``spec.labels``; 80 % to train, then six hours purged each side.
+
+    ``readings`` in order of time. Hours that cannot be labelled (an input is missing) are left out.
+    """
+    table = hourly(thin(readings))
+    classes = severity.labels(table.values, spec.labels)
+    known = classes >= 0
+    values, labels, hours = table.values[known], classes[known].astype(np.int32), table.hours[known]
+    train, holdout = splits.by_time(hours, TRAIN_SHARE, PURGE)
+    return Admission(Rows(values[train], labels[train]), Rows(values[holdout], labels[holdout]))
+
+
+def thin(readings: Iterable[Reading]) -> Iterator[Reading]:
+    """At most two readings a clock hour that give the same hourly rows as all of them do.
+
+    A sensor that speaks every second writes 86,400 readings a day; this keeps the trainer's memory by the
+    hour. The first stands for the hour's beginning (it decides where a stay starts), the last holds the
+    newest value of each field with its age. ``readings`` in order of time.
+    """
+    hour: datetime | None = None
+    first = last = None
+    carrier = Carrier()
+    for reading in readings:
+        of = reading.observed_at.replace(minute=0, second=0, microsecond=0)
+        if of != hour:
+            yield from _merged(first, last, carrier)
+            hour, first, carrier = of, reading.observed_at, Carrier()
+        last = reading.observed_at
+        carrier.update(reading)
+    yield from _merged(first, last, carrier)
+
+
+def _merged(first: datetime | None, last: datetime | None, carrier: Carrier) -> Iterator[Reading]:
+    if first is None or last is None:
+        return
+    if first != last:
+        yield Reading(observed_at=first)
+    merged = Reading(observed_at=last)
+    for field in FIELDS:
+        latest = carrier.latest(field)
+        if latest is not None:
+            ages = {**merged.ages, field: (last - latest[0]).total_seconds()}
+            merged = msgspec.structs.replace(merged, ages=ages, **{field: latest[1]})
+    yield merged
