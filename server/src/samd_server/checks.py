@@ -5,6 +5,8 @@ every reply that is late, malformed, of the wrong size, not finite or out of nor
 short fixed reason that is counted and published.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,15 @@ NORM_LIMIT = 100.0
 Honest devices stay below 10 on the network of the spine (20 epochs, rate 0.01: Adam moves a weight by at
 most about rate x steps); a scaled or exploded update is far above."""
 
+EXAMPLES_LIMIT = 10_000_000
+"""More rows than a bedside device can hold: a century of readings, one each five minutes."""
+
+LOSS_LIMIT = 1e6
+"""A mean cross-entropy beyond this is no loss; the limit also keeps sums over devices finite."""
+
+DEVICE_ERROR = "device: "
+"""Begins the reason of a device that answered with an error of its own."""
+
 
 def reject_reason(update: Update, task: Task, anchor: NDArray[np.float32]) -> str | None:
     """Why this answer to this task must not be used, or None.
@@ -23,7 +34,7 @@ def reject_reason(update: Update, task: Task, anchor: NDArray[np.float32]) -> st
     `anchor` are the global weights that the task carried, float32[P].
     """
     if update.error is not None:
-        return f"device: {update.error}"[:80]
+        return f"{DEVICE_ERROR}{update.error}"[:80]
     if (update.run, update.round, update.device, update.kind) != (
         task.run,
         task.round,
@@ -33,7 +44,7 @@ def reject_reason(update: Update, task: Task, anchor: NDArray[np.float32]) -> st
         return "not its task"
     if update.num_examples <= 0:
         return "no examples"
-    if update.num_examples > 10_000_000:
+    if update.num_examples > EXAMPLES_LIMIT:
         return "impossible count"
     if task.kind == "train":
         return _reject_weights(update, anchor)
@@ -48,8 +59,8 @@ def _reject_weights(update: Update, anchor: NDArray[np.float32]) -> str | None:
         return "wrong size"
     if not np.isfinite(weights).all():
         return "not finite"
-    if update.loss is not None and not np.isfinite(update.loss):
-        return "loss not finite"
+    if (reason := _reject_loss(update.loss)) is not None:
+        return reason
     if float(np.linalg.norm(weights.astype(np.float64) - anchor)) > NORM_LIMIT:
         return "out of norm"
     return None
@@ -61,8 +72,28 @@ def _reject_report(update: Update) -> str | None:
     for table in (update.report.confusion, update.report.confusion_masked):
         if len(table) != 4 or any(len(row) != 4 or min(row) < 0 for row in table):
             return "malformed report"
-    if not np.isfinite(update.report.loss):
-        return "loss not finite"
-    if sum(map(sum, update.report.confusion)) != update.num_examples:
+    if (reason := _reject_loss(update.report.loss)) is not None:
+        return reason
+    if _total(update.report.confusion) != update.num_examples:
         return "counts do not add up"
+    if _total(update.report.confusion_masked) > EXAMPLES_LIMIT:
+        return "impossible count"
     return None
+
+
+def _reject_loss(loss: float | None) -> str | None:
+    if loss is None:
+        return "no loss"
+    if not np.isfinite(loss):
+        return "loss not finite"
+    return "impossible loss" if abs(loss) > LOSS_LIMIT else None
+
+
+def _total(table: Sequence[Sequence[int]]) -> int:
+    """Of Python's own integers: a count from the wire may exceed 64 bits."""
+    return sum(map(sum, table))
+
+
+def coarse(reason: str) -> str:
+    """The reason as a retained message may carry it: a device's own words stay in the server's files."""
+    return "device error" if reason.startswith(DEVICE_ERROR) else reason

@@ -89,15 +89,11 @@ def _run(args: argparse.Namespace) -> int:
     from samd_server.registry import Registry
 
     flower.prepare()
+    from samd_server.release import check_url
     from samd_server.service import Service, import_model, make_private
 
-    make_private(args.data)
-    registry = Registry(args.data / "models", "severity")
-    if registry.released is None:
-        if args.model is not None:
-            import_model(registry, args.model)
-        else:
-            _build_first(registry)
+    # Until the service can be asked to stop: also ends the building of a first model.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     broker = Broker(
         url=args.broker,
         username=args.username,
@@ -106,6 +102,15 @@ def _run(args: argparse.Namespace) -> int:
         cert_file=args.cert_file,
         key_file=args.key_file,
     )
+    _ = broker.address  # a wrong address is told before a first model is built
+    check_url(args.gateway)
+    make_private(args.data)
+    registry = Registry(args.data / "models", "severity")
+    if registry.released is None:
+        if args.model is not None:
+            import_model(registry, args.model)
+        else:
+            _build_first(registry)
     service = Service(broker, args.gateway, args.data)
     received: list[int] = []
 

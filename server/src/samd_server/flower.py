@@ -26,7 +26,11 @@ def prepare() -> None:
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
     os.environ.setdefault("GRPC_VERBOSITY", "error")
-    logging.getLogger("flwr").setLevel(logging.WARNING)
+    # Its logger is configured (level DEBUG, a handler of its own) by its import: only then can it be calmed.
+    from flwr.supercore.logger import FLOWER_LOGGER
+
+    FLOWER_LOGGER.setLevel(logging.WARNING)
+    FLOWER_LOGGER.handlers.clear()
 
 
 def identify(run_number: int) -> None:

@@ -1,9 +1,10 @@
 """Whether a candidate may be released: measured against the model in use, never on faith."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from samd_server.loop import Evaluation
-from samd_server.metrics import macro_f1
+from samd_server.metrics import scores
 
 TOLERANCE = 0.01
 """How much macro-F1 a candidate may lose: below what five seeds scatter on the ICU demo."""
@@ -17,7 +18,7 @@ def decide(candidate: Evaluation, in_use: Evaluation | None) -> tuple[bool, str]
 
     The candidate must not lose more than `TOLERANCE` of macro-F1 against the model in use, on complete
     hold-out hours and with signs masked; without a trained model in use it must beat a model that always
-    names the commonest class.
+    names the commonest class. What cannot be judged is not released.
     """
     examples = int(candidate.complete.sum())
     if examples < MIN_EXAMPLES:
@@ -26,20 +27,32 @@ def decide(candidate: Evaluation, in_use: Evaluation | None) -> tuple[bool, str]
         ("complete", candidate.complete, None if in_use is None else in_use.complete),
         ("masked", candidate.masked, None if in_use is None else in_use.masked),
     ):
-        score = macro_f1(matrix)
+        score = scores(matrix).macro_f1
         if score is None:
             return False, f"its macro-F1 on {name} hours is undefined"
-        if other is None or other.sum() == 0:
-            bar, what = _always_commonest(matrix), "a model that always names the commonest class"
-        else:
-            bar, what = (macro_f1(other) or 0.0) - TOLERANCE, f"the model in use less {TOLERANCE}"
-        if score < bar:
-            return False, f"macro-F1 {score:.3f} on {name} hold-outs, below {what} ({bar:.3f})"
-    return True, f"macro-F1 {macro_f1(candidate.complete):.3f} on {examples} held-out hours passes the gate"
+        if other is None:
+            bar = _always_commonest(matrix)
+            if score <= bar:
+                return False, (
+                    f"macro-F1 {score:.3f} on {name} hold-outs, "
+                    f"not above a model that always names the commonest class ({bar:.3f})"
+                )
+            continue
+        used = scores(other).macro_f1
+        if used is None:
+            return False, f"the model in use could not be judged on {name} hours"
+        if score < used - TOLERANCE:
+            return False, (
+                f"macro-F1 {score:.3f} on {name} hold-outs, "
+                f"more than {TOLERANCE} below the model in use ({used:.3f})"
+            )
+    best = scores(candidate.complete).macro_f1
+    return True, f"macro-F1 {best:.3f} on {examples} held-out hours passes the gate"
 
 
-def _always_commonest(matrix: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> float:
+def _always_commonest(matrix: NDArray[np.int64]) -> float:
+    """The macro-F1, on these rows, of a model that always names the class with the most of them."""
     support = matrix.sum(axis=1)
     constant = np.zeros_like(matrix)
     constant[:, int(support.argmax())] = support
-    return macro_f1(constant) or 0.0
+    return scores(constant).macro_f1 or 0.0

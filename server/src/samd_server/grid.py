@@ -9,9 +9,10 @@ import queue
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -53,10 +54,26 @@ class Collected:
     awaited: dict[str, str] = field(default_factory=dict)
 
 
+class Inbox(Protocol):
+    """Where updates wait for the loop; None wakes it. A `queue.SimpleQueue` is one."""
+
+    def put(self, item: Update | None, /) -> None: ...
+
+    def get(self, *, timeout: float) -> Update | None:
+        """The next item; raises `queue.Empty` after `timeout` seconds."""
+        ...
+
+
+POLL_S = 0.25
+"""How often a waiting round looks whether it was stopped."""
+
+
 class MqttGrid(Grid):
     """One run's grid over a fixed, sorted list of admitted devices.
 
-    `send(device, task)` publishes and must not block. `deliver` may be called from any thread.
+    `send(device, task)` publishes and must not block. `deliver` and `set_online` may be called from any
+    thread, everything else from one. `ignored` counts updates that answer no open task, by reason: `late`
+    (also: a second answer to the same task) and `foreign` (another device's task).
     """
 
     def __init__(
@@ -68,21 +85,23 @@ class MqttGrid(Grid):
         graph_sha256: str,
         now: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        inbox: Inbox | None = None,
     ) -> None:
         self.run_name = run
-        self.devices = sorted(devices)
+        self.devices = sorted(set(devices))
         self._nodes = {SERVER_NODE + 1 + index: name for index, name in enumerate(self.devices)}
         self._send = send
         self._graph = graph_sha256
         self._now = now
         self._new_id = new_id
         self._pending: dict[str, Pending] = {}
-        self._inbox: queue.SimpleQueue[Update | None] = queue.SimpleQueue()
+        self._inbox: Inbox = queue.SimpleQueue() if inbox is None else inbox
+        self._early: dict[str, Update] = {}
         self._offline: set[str] = set()
         self._lock = threading.Lock()
         self._run = empty_run()
         self.deadline_s = 60.0
-        self.late = 0
+        self.ignored: Counter[str] = Counter()
 
     # -- what Flower asks for -------------------------------------------------
 
@@ -118,15 +137,17 @@ class MqttGrid(Grid):
         return [pending.task.id for pending in made]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The valid replies that are there now."""
-        return [reply.message for reply in self.collect(message_ids, timeout=0.0, quorum=None).replies]
+        """The valid replies that are there now; the other tasks stay open."""
+        result = Collected()
+        self._gather(self._asked(message_ids), result, closes=self._now(), quorum=None)
+        return [reply.message for reply in result.replies]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Push, then wait for all replies, at most `timeout` seconds (the round's deadline by default)."""
+        """Push, then wait for all replies, `timeout` seconds, but never beyond the round's deadline."""
         ids = self.push_messages(messages)
-        wait = self.deadline_s if timeout is None else timeout
+        wait = self.deadline_s if timeout is None else min(timeout, self.deadline_s)
         return [reply.message for reply in self.collect(ids, timeout=wait, quorum=None).replies]
 
     # -- what the round loop asks for -----------------------------------------
@@ -139,61 +160,116 @@ class MqttGrid(Grid):
         quorum: int | None,
         grace: float = 0.5,
         stop: Callable[[], bool] = lambda: False,
+        refusals_count: bool = False,
     ) -> Collected:
         """Wait for the replies to these tasks.
 
         Ends when every task is answered, at `timeout` seconds, or, once `quorum` valid replies are in, when
         only devices known to be offline are missing or when the others stayed silent for `grace` seconds
-        or as long again as the quorum took, whichever is longer. With no quorum it waits for all.
+        or as long again as the quorum took, whichever is longer. With no quorum it waits for all. With
+        `refusals_count`, an answer that cannot be used counts for the quorum too, beside at least one valid
+        reply: that device is done.
         """
-        waiting = set(task_ids)
-        asked = {
-            task_id: self._pending[task_id].task.device for task_id in waiting if task_id in self._pending
-        }
+        asked = self._asked(task_ids)
         result = Collected()
+        self._gather(
+            asked,
+            result,
+            closes=self._now() + timeout,
+            quorum=quorum,
+            grace=grace,
+            stop=stop,
+            refusals_count=refusals_count,
+        )
+        with self._lock:
+            for task_id, device in asked.items():
+                self._pending.pop(task_id, None)
+                result.awaited[device] = "offline" if device in self._offline else "silent"
+        return result
+
+    def _asked(self, task_ids: Iterable[str]) -> dict[str, str]:
+        """The devices of those tasks that are still open, by task."""
+        with self._lock:
+            return {
+                task_id: self._pending[task_id].task.device
+                for task_id in task_ids
+                if task_id in self._pending
+            }
+
+    def _gather(
+        self,
+        asked: dict[str, str],
+        result: Collected,
+        *,
+        closes: float,
+        quorum: int | None,
+        grace: float = 0.0,
+        stop: Callable[[], bool] = lambda: False,
+        refusals_count: bool = False,
+    ) -> None:
+        """Fill `result` until one of the ends that `collect` names; what is answered leaves `asked`."""
         began = self._now()
-        closes = began + timeout
-        while waiting and not stop():
-            with self._lock:
-                reachable = [task_id for task_id in waiting if asked[task_id] not in self._offline]
-            enough = quorum is not None and len(result.replies) >= quorum
-            if enough and not reachable:
-                break
-            try:
-                update = self._inbox.get(timeout=min(max(0.0, closes - self._now()), 0.25))
-            except queue.Empty:
-                if self._now() >= closes:
+        met = False
+        while asked and not stop():
+            if quorum is not None:
+                answers = len(result.replies) + (len(result.dropped) if refusals_count else 0)
+                if answers >= quorum and result.replies and not met:
+                    met = True
+                    closes = min(closes, self._now() + max(grace, self._now() - began))
+                with self._lock:
+                    reachable = any(device not in self._offline for device in asked.values())
+                if met and not reachable:
+                    break
+            left = closes - self._now()
+            update = self._next(asked, min(max(0.0, left), POLL_S))
+            if update is None:
+                if left <= 0.0:
                     break
                 continue
-            if update is None:
-                continue
-            pending = self._take(update, waiting)
-            if pending is None:
-                self.late += 1
-                continue
-            waiting.discard(update.task)
-            reason = reject_reason(update, pending.task, pending.anchor)
-            if reason is not None:
-                result.dropped[pending.task.device] = reason
-                continue
-            result.replies.append(Reply(pending.task.device, update, self._as_reply(update, pending)))
-            if quorum is not None and len(result.replies) == quorum:
-                spent = self._now() - began
-                closes = min(closes, self._now() + max(grace, spent))
-        with self._lock:
-            for task_id in waiting:
-                self._pending.pop(task_id, None)
-                device = asked[task_id]
-                result.awaited[device] = "offline" if device in self._offline else "silent"
+            self._judge(update, asked, result)
         result.replies.sort(key=lambda reply: reply.device)
-        return result
+
+    def _next(self, asked: dict[str, str], timeout: float) -> Update | None:
+        """The next update, or None if there was none in `timeout` seconds or something else happened."""
+        if self._early:
+            ready = next((task_id for task_id in self._early if task_id in asked), None)
+            if ready is not None:
+                return self._early.pop(ready)
+        try:
+            return self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def _judge(self, update: Update, asked: dict[str, str], result: Collected) -> None:
+        with self._lock:
+            pending = self._pending.get(update.task)
+            if pending is None:
+                self.ignored["late"] += 1
+                return
+            if pending.task.device != update.device:
+                # Another's task: its own answer is still awaited, and this one must not stand in its way.
+                self.ignored["foreign"] += 1
+                return
+            if update.task not in asked:
+                self._early[update.task] = update
+                return
+            del self._pending[update.task]
+        device = asked.pop(update.task)
+        reason = reject_reason(update, pending.task, pending.anchor)
+        if reason is None:
+            result.replies.append(Reply(device, update, self._as_reply(update, pending)))
+        else:
+            result.dropped[device] = reason
 
     def deliver(self, update: Update) -> None:
         """Hand in an update as it arrives; any thread."""
         self._inbox.put(update)
 
     def set_online(self, device: str, online: bool) -> None:
-        """A device's birth or last will. A device that comes back is sent its open task again."""
+        """A device's birth or last will. A device that comes back is sent its open task again.
+
+        Call it for births only, not for each state of a device that never left: it would train twice.
+        """
         with self._lock:
             if online:
                 self._offline.discard(device)
@@ -205,17 +281,13 @@ class MqttGrid(Grid):
             self._send(device, task)
         self._inbox.put(None)
 
-    def _take(self, update: Update, waiting: set[str]) -> Pending | None:
-        if update.task not in waiting:
-            return None
-        with self._lock:
-            return self._pending.pop(update.task, None)
-
     def _as_task(self, message: Message) -> Pending:
         device = self._nodes[message.metadata.dst_node_id]
         arrays = cast("ArrayRecord", message.content[ARRAYS])
         config = cast("ConfigRecord", message.content[CONFIG])
+        default = TrainSettings()
         anchor = np.ascontiguousarray(arrays[WEIGHTS].numpy(), dtype=np.float32)
+        natural = "train" if message.metadata.message_type == MessageType.TRAIN else "holdout"
         task = Task(
             id=self._new_id(),
             run=self.run_name,
@@ -226,14 +298,14 @@ class MqttGrid(Grid):
             deadline_s=self.deadline_s,
             weights=Vector.of(anchor),
             settings=TrainSettings(
-                epochs=cast("int", config["epochs"]),
-                learning_rate=cast("float", config["learning-rate"]),
-                proximal_mu=cast("float", config["proximal-mu"]),
-                mask_rate=cast("float", config["mask-rate"]),
-                log_prior=[float(value) for value in cast("list[float]", config["log-prior"])],
-                seed=cast("int", config["seed"]),
+                epochs=cast("int", config.get("epochs", default.epochs)),
+                learning_rate=cast("float", config.get("learning-rate", default.learning_rate)),
+                proximal_mu=cast("float", config.get("proximal-mu", default.proximal_mu)),
+                mask_rate=cast("float", config.get("mask-rate", default.mask_rate)),
+                log_prior=[float(value) for value in cast("list[float]", config.get("log-prior", []))],
+                seed=cast("int", config.get("seed", default.seed)),
             ),
-            split="train" if config["split"] == "train" else "holdout",
+            split="train" if config.get("split", natural) == "train" else "holdout",
         )
         stamp(message, task.id)
         return Pending(task, message, anchor)
@@ -243,7 +315,7 @@ class MqttGrid(Grid):
         records: dict[str, ArrayRecord | MetricRecord] = {}
         if update.weights is not None:
             records[ARRAYS] = ArrayRecord({WEIGHTS: Array(update.weights.array())})
-            metrics["loss"] = float(update.loss or 0.0)
+            metrics["loss"] = float(cast("float", update.loss))  # checked: a train update has one
         if update.report is not None:
             metrics["loss"] = float(update.report.loss)
             metrics["confusion"] = [count for row in update.report.confusion for count in row]

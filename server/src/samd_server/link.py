@@ -1,8 +1,10 @@
 """The server's connection to the broker. Callbacks only hand over; an order is on disk before its PUBACK."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import paho.mqtt.client as mqtt
 
@@ -29,12 +31,15 @@ class Link:
         on_order: Callable[[RunOrder], None],
         on_update: Callable[[tasks.Update], None],
         on_state: Callable[[str, State], None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """Callbacks run in paho's thread; `on_order` returns once the order is kept. Raises BrokerError."""
         self._broker = broker
         self._sealer = sealer
         self._on_order = on_order
         self._on_update = on_update
         self._on_state = on_state
+        self._now = now
         self._retained: dict[str, Message] = {}
         self._lock = threading.Lock()
         self._warned: set[str] = set()
@@ -62,7 +67,10 @@ class Link:
         self._client.loop_stop()
 
     def send_task(self, device: str, task: tasks.Task) -> None:
-        self._client.publish(topics.down(device, "task"), tasks.encode(task), qos=1)
+        """Send a task; the broker forgets it at its deadline. Raises MessageError for one that is too big."""
+        expires = mqtt.Properties(mqtt.PacketTypes.PUBLISH)  # type: ignore[attr-defined,no-untyped-call]
+        expires.MessageExpiryInterval = math.ceil(task.deadline_s)
+        self._client.publish(topics.down(device, "task"), tasks.encode(task), qos=1, properties=expires)
 
     def publish_state(self, state: ServerState) -> None:
         self._retain(topics.SERVER_STATE, state)
@@ -74,10 +82,11 @@ class Link:
         self._retain(topics.MODEL, release)
 
     def _retain(self, topic: str, message: Message) -> None:
+        # Under the lock, as in `_connected`: an older message must never be the last one on its topic.
         with self._lock:
             self._retained[topic] = message
-        if self._client.is_connected():
-            self._client.publish(topic, self._sealed(message), qos=1, retain=True)
+            if self._client.is_connected():
+                self._client.publish(topic, self._sealed(message), qos=1, retain=True)
 
     def _sealed(self, message: Message) -> bytes:
         return envelope.encode(self._sealer.seal(message))
@@ -94,9 +103,8 @@ class Link:
             [(topics.SERVER_ORDER, 1), (topics.every_up("update"), 1), (topics.every_up("state"), 1)]
         )
         with self._lock:
-            retained = list(self._retained.items())
-        for topic, message in retained:
-            client.publish(topic, self._sealed(message), qos=1, retain=True)
+            for topic, message in self._retained.items():
+                client.publish(topic, self._sealed(message), qos=1, retain=True)
         self.connected.set()
         log.info("connected to %s", self._broker.url)
 
@@ -104,13 +112,18 @@ class Link:
         self, _client: mqtt.Client, _data: object, _flags: object, code: object, _p: object
     ) -> None:
         self.connected.clear()
-        log.warning("connection to %s lost: %s", self._broker.url, code)
+        if getattr(code, "is_failure", True):
+            log.warning("connection to %s lost: %s", self._broker.url, code)
 
     def _received(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         try:
             self._dispatch(message.topic, bytes(message.payload))
         except MessageError as error:
             self._drop(message.topic, error)
+        except Exception:
+            # paho would end its thread, and with it the server's hearing, for one message.
+            self.dropped["defect"] = self.dropped.get("defect", 0) + 1
+            log.exception("a message on %s could not be handled", message.topic)
         # Also after a refusal: a message that cannot be read now can never be read.
         client.ack(message.mid, message.qos)
 
@@ -119,6 +132,12 @@ class Link:
             sealed = envelope.decode(payload)
             if not isinstance(sealed.data, RunOrder):
                 raise MessageError("malformed", f"a {sealed.type} where orders come")
+            if sealed.expires_at is not None and sealed.expires_at < self._now():
+                raise MessageError(
+                    "expired",
+                    f"an order that was valid until {sealed.expires_at:%Y-%m-%d %H:%M:%S} UTC; "
+                    "if it is new, the clock of this machine or of the gateway is wrong",
+                )
             self._on_order(sealed.data)
             return
         device, kind = topics.parse_up(topic)

@@ -10,9 +10,10 @@ ends it. The strategy is Flower's, unchanged.
 """
 
 import logging
+import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -23,17 +24,18 @@ from numpy.typing import NDArray
 
 from samd_protocol.bundle import Bundle
 from samd_protocol.messages import RunSpec, RunStatus
-from samd_protocol.tasks import Vector
+from samd_protocol.tasks import EvaluationReport, Vector
 from samd_server.checkpoint import Checkpoint, RunFolder
+from samd_server.checks import coarse
 from samd_server.errors import RunFailed, RunStopped
 from samd_server.flower import make_strategy
-from samd_server.grid import Collected, MqttGrid, arrays_of, weights_of
+from samd_server.grid import Collected, MqttGrid, Reply, arrays_of, weights_of
 
 log = logging.getLogger(__name__)
 
 CLASSES = 4
 RETRIES = 3
-"""How often a round that missed its quorum is asked again before the run fails."""
+"""How often an exchange that missed its quorum is asked again before the run fails."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,12 @@ class RoundLoop:
             )
             self.folder.save(point)
         weights = point.weights.array()
+        if weights.shape != self.parent.weights.shape:
+            raise RunFailed(
+                f"the checkpoint holds {weights.size} weights, the model {self.parent.weights.size}; "
+                "start a new run"
+            )
+        self._say("training", round=point.round)
         prior = log_prior(point.label_counts, self.spec.logit_adjustment)
         for number in range(point.round + 1, self.spec.rounds + 1):
             began = self._now()
@@ -108,10 +116,14 @@ class RoundLoop:
             self.folder.save(point)
             self._report_round(number, collected, self._now() - began)
         self._say("evaluating", round=self.spec.rounds)
-        candidate = self._evaluate(self.spec.rounds + 1, weights)
-        in_use = None
+        reports = self._evaluate(self.spec.rounds + 1, weights)
+        candidate, in_use = summed(reports), None
         if self.parent.manifest.trained:
-            in_use = self._evaluate(self.spec.rounds + 2, self.parent.weights)
+            others = self._evaluate(self.spec.rounds + 2, self.parent.weights)
+            # Two models are compared on the same patients, or not at all.
+            both = reports.keys() & others.keys()
+            candidate = summed({device: reports[device] for device in both})
+            in_use = summed({device: others[device] for device in both})
         return Outcome(weights, candidate, in_use, self.spec.rounds, point.label_counts)
 
     # -- steps ----------------------------------------------------------------
@@ -137,29 +149,35 @@ class RoundLoop:
             raise RunFailed(f"round {number}: the strategy gave weights that cannot be used")
         return new, collected
 
-    def _evaluate(self, number: int, weights: NDArray[np.float32]) -> Evaluation:
+    def _evaluate(self, number: int, weights: NDArray[np.float32]) -> dict[str, EvaluationReport]:
         collected = self._ask("evaluate", number, weights, [], split="holdout")
-        complete = np.zeros((CLASSES, CLASSES), dtype=np.int64)
-        masked = np.zeros((CLASSES, CLASSES), dtype=np.int64)
-        loss, examples = 0.0, 0
-        for reply in collected.replies:
-            if reply.update.report is not None:
-                complete += np.asarray(reply.update.report.confusion, dtype=np.int64)
-                masked += np.asarray(reply.update.report.confusion_masked, dtype=np.int64)
-                loss += reply.update.report.loss * reply.update.num_examples
-                examples += reply.update.num_examples
-        return Evaluation(complete, masked, loss / max(examples, 1), len(collected.replies))
+        self.folder.log(
+            event="evaluated",
+            round=number,
+            devices=len(collected.replies),
+            dropped=collected.dropped,
+            awaited=collected.awaited,
+        )
+        return {
+            reply.device: reply.update.report
+            for reply in collected.replies
+            if reply.update.report is not None
+        }
 
     def _ask(
         self, kind: str, number: int, weights: NDArray[np.float32], prior: list[float], *, split: str
     ) -> Collected:
-        """One exchange with every admitted device, asked again when it misses the quorum."""
-        quorum = self.spec.quorum
-        if kind == "evaluate":
-            # A device whose recording has no hold-out yet answers with an error: that must not end the run.
-            quorum = 1
-        for attempt in range(RETRIES):
-            self._obey()
+        """One exchange with every admitted device, asked again when it misses the quorum.
+
+        On the hold-outs one report is enough once the others were waited for, and a device whose recording
+        has no hold-out yet answers with an error, which is an answer. If nobody has one, or nobody answers,
+        the exchange ends with no report: the gate then keeps the candidate and says why.
+        """
+        judging = split == "holdout"
+        quorum = 1 if judging else self.spec.quorum
+        phase = "training" if kind == "train" else "evaluating" if judging else "preparing"
+        for attempt in range(1 + RETRIES):
+            self._obey(phase, number)
             config = self._config(prior, split)
             configure = (
                 self._strategy.configure_train if kind == "train" else self._strategy.configure_evaluate
@@ -171,9 +189,12 @@ class RoundLoop:
                 timeout=self.spec.round_deadline_s,
                 quorum=self.spec.quorum,
                 stop=lambda: self._halted() == "stop",
+                refusals_count=judging,
             )
-            self._obey()
+            self._obey(phase, number)
             if len(collected.replies) >= quorum:
+                return collected
+            if judging and len(collected.dropped) >= self.spec.quorum:
                 return collected
             self.folder.log(
                 event="quorum missed",
@@ -184,18 +205,20 @@ class RoundLoop:
                 awaited=collected.awaited,
             )
             self._say(
-                "training" if kind == "train" else "evaluating",
+                phase,
                 round=number,
                 replies=len(collected.replies),
                 awaited=dict(Counter(collected.awaited.values())),
-                dropped=dict(Counter(collected.dropped.values())),
-                reason=f"{len(collected.replies)} of {quorum} replies; asking again",
+                dropped=_coarsely(collected),
+                reason=f"{len(collected.replies)} of {quorum} replies",
             )
-            if collected.dropped and not collected.awaited:
+            if attempt < RETRIES and collected.dropped and not collected.awaited:
                 self._wait(min(1.0, self.spec.round_deadline_s))
+        if judging:
+            return collected
         raise RunFailed(
-            f"round {number}: {len(collected.replies)} of the {quorum} replies needed, {RETRIES} times; "
-            f"{_reasons(collected)}"
+            f"round {number}: {len(collected.replies)} of the {quorum} replies needed, "
+            f"asked {1 + RETRIES} times; {_reasons(collected)}"
         )
 
     def _config(self, prior: list[float], split: str) -> ConfigRecord:
@@ -213,19 +236,24 @@ class RoundLoop:
 
     # -- talking --------------------------------------------------------------
 
-    def _obey(self) -> None:
+    def _obey(self, phase: str, number: int) -> None:
+        """Return at once, or when a pause is over. Raises RunStopped."""
+        paused = False
         while (order := self._halted()) is not None:
             if order == "stop":
                 raise RunStopped("stopped by an operator")
-            self._say("paused")
+            if not paused:
+                paused = True
+                self._say("paused", round=number)
             self._wait(0.2)
+        if paused:
+            self._say(phase, round=number)
 
     def _report_round(self, number: int, collected: Collected, seconds: float) -> None:
-        slowest = max((reply.update.seconds for reply in collected.replies), default=0.0)
+        slowest = max(map(_device_seconds, collected.replies), default=0.0)
         total = sum(reply.update.num_examples for reply in collected.replies)
-        loss = (
-            sum((reply.update.loss or 0.0) * reply.update.num_examples for reply in collected.replies) / total
-        )
+        losses = [(reply.update.loss, reply.update.num_examples) for reply in collected.replies]
+        loss = sum(loss * count for loss, count in losses if loss is not None) / total
         self.folder.log(
             event="round",
             round=number,
@@ -234,6 +262,7 @@ class RoundLoop:
             replies=len(collected.replies),
             dropped=collected.dropped,
             awaited=collected.awaited,
+            ignored=dict(self.grid.ignored),
             seconds=seconds,
             slowest_device_seconds=slowest,
         )
@@ -242,7 +271,7 @@ class RoundLoop:
             round=number,
             replies=len(collected.replies),
             awaited=dict(Counter(collected.awaited.values())),
-            dropped=dict(Counter(collected.dropped.values())),
+            dropped=_coarsely(collected),
             metrics={"loss": loss, "examples": float(total)},
             round_seconds=seconds,
             overhead_seconds=max(0.0, seconds - slowest),
@@ -256,6 +285,19 @@ class RoundLoop:
             "quorum": self.spec.quorum,
         }
         self._publish(msgspec.convert(status | fields, RunStatus))
+
+
+def summed(reports: Mapping[str, EvaluationReport]) -> Evaluation:
+    """The reports of several devices as one, in the order of their names; the loss is the mean over rows."""
+    complete = np.zeros((CLASSES, CLASSES), dtype=np.int64)
+    masked = np.zeros((CLASSES, CLASSES), dtype=np.int64)
+    loss = 0.0
+    for _, report in sorted(reports.items()):
+        counts = np.asarray(report.confusion, dtype=np.int64)
+        complete += counts
+        masked += np.asarray(report.confusion_masked, dtype=np.int64)
+        loss += report.loss * int(counts.sum())
+    return Evaluation(complete, masked, loss / max(int(complete.sum()), 1), len(reports))
 
 
 def log_prior(label_counts: list[int], tau: float) -> list[float]:
@@ -272,5 +314,15 @@ def log_prior(label_counts: list[int], tau: float) -> list[float]:
 
 
 def _reasons(collected: Collected) -> str:
-    said = Counter(collected.awaited.values()) + Counter(collected.dropped.values())
+    said = Counter(collected.awaited.values()) + Counter(_coarsely(collected))
     return ", ".join(f"{count} {reason}" for reason, count in sorted(said.items())) or "no device answered"
+
+
+def _coarsely(collected: Collected) -> dict[str, int]:
+    return dict(Counter(map(coarse, collected.dropped.values())))
+
+
+def _device_seconds(reply: Reply) -> float:
+    """A device's own time; one whose clock went mad does not spoil the figures of the round."""
+    seconds = reply.update.seconds
+    return seconds if math.isfinite(seconds) and seconds > 0.0 else 0.0

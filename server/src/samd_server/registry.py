@@ -43,7 +43,9 @@ class Registry:
         """All versions, ascending."""
         if not self.root.is_dir():
             return []
-        return sorted(int(path.parent.name) for path in self.root.glob("[0-9]*/card.json"))
+        return sorted(
+            int(path.parent.name) for path in self.root.glob("*/card.json") if path.parent.name.isdecimal()
+        )
 
     def card(self, version: int) -> Card:
         try:
@@ -87,8 +89,12 @@ class Registry:
         )
         write_atomically(folder / "card.json", msgspec.json.encode(card))
         if decision != "kept":
-            write_atomically(self.root / "released", str(version).encode())
+            self.use(version)
         return written
+
+    def use(self, version: int) -> None:
+        """Put a stored version to use. Again after a crash that fell between its card and this."""
+        write_atomically(self.root / "released", str(version).encode())
 
     @property
     def released(self) -> int | None:

@@ -1,13 +1,16 @@
 """Putting a model where devices can fetch it: upload to the gateway, then announce, retained."""
 
+import hashlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 import httpx
 
 from samd_protocol.bundle import Bundle, pack
 from samd_protocol.messages import ModelRelease
+from samd_server.errors import ServerError
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +24,9 @@ class Releaser:
     def __init__(
         self, gateway: str, announce: Callable[[ModelRelease], None], *, retry_s: float = 1.0
     ) -> None:
+        """Raises ServerError for an address that is no http:// or https:// URL."""
         self._gateway = gateway.rstrip("/")
+        self._trust_env = check_url(gateway) not in ("127.0.0.1", "localhost", "::1")
         self._announce = announce
         self._retry_s = retry_s
         self._wish: Bundle | None = None
@@ -45,10 +50,18 @@ class Releaser:
             self._wish = bundle
             self._changed.notify_all()
 
-    def wait_announced(self, version: int, timeout: float) -> bool:
-        """Whether this version was announced within `timeout` seconds."""
+    def wait_announced(
+        self, version: int, timeout: float, *, stop: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Whether this version was announced within `timeout` seconds; gives up once `stop` says so."""
+        closes = time.monotonic() + timeout
         with self._changed:
-            return self._changed.wait_for(lambda: self._announced == version or self._ended.is_set(), timeout)
+            while self._announced != version:
+                left = closes - time.monotonic()
+                if left <= 0 or stop() or self._ended.is_set():
+                    return False
+                self._changed.wait(min(left, 0.25))
+        return True
 
     def _work(self) -> None:
         warned = False
@@ -58,12 +71,14 @@ class Releaser:
                 bundle = self._wish
             if bundle is None:
                 return
-            url = f"{self._gateway}/api/models/{bundle.sha256}.samd"
+            data = pack(bundle)
+            sha256 = hashlib.sha256(data).hexdigest()
+            url = f"{self._gateway}/api/models/{sha256}.samd"
             try:
-                data = pack(bundle)
-                httpx.put(
-                    url, content=data, headers={"content-type": "application/zip"}, timeout=10.0
-                ).raise_for_status()
+                # A proxy of the environment is no way to our own machine.
+                with httpx.Client(trust_env=self._trust_env, timeout=10.0) as client:
+                    headers = {"content-type": "application/zip"}
+                    client.put(url, content=data, headers=headers).raise_for_status()
             except httpx.HTTPError as error:
                 if not warned:
                     log.warning("the gateway does not take the model yet (%s); trying again", error)
@@ -71,12 +86,15 @@ class Releaser:
                 self._ended.wait(self._retry_s)
                 continue
             warned = False
+            with self._changed:
+                if self._wish is not bundle:
+                    continue
             manifest = bundle.manifest
             self._announce(
                 ModelRelease(
                     version=manifest.version,
-                    sha256=bundle.sha256,
-                    size=bundle.size,
+                    sha256=sha256,
+                    size=len(data),
                     url=url,
                     task=manifest.task,
                     trained=manifest.trained,
@@ -88,3 +106,15 @@ class Releaser:
                 if self._wish is bundle:
                     self._wish = None
                 self._changed.notify_all()
+
+
+def check_url(gateway: str) -> str:
+    """The host of the gateway's address. Raises ServerError."""
+    remedy = f"gateway {gateway!r}: write http://HOST:PORT"
+    try:
+        url = httpx.URL(gateway)
+    except httpx.InvalidURL as error:
+        raise ServerError(f"{remedy} ({error})") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ServerError(remedy)
+    return url.host

@@ -1,6 +1,8 @@
 """`samd-server run`: waits for orders, leads one run after another, goes on where a crash left it."""
 
+import fcntl
 import logging
+import math
 import os
 import queue
 import resource
@@ -16,17 +18,18 @@ from samd_protocol import topics
 from samd_protocol.broker import Broker
 from samd_protocol.bundle import Bundle
 from samd_protocol.envelope import Sealer
+from samd_protocol.errors import ProtocolError
 from samd_protocol.messages import RunOrder, RunStatus, ServerState, State
 from samd_protocol.tasks import Update
 from samd_server import __version__, flower
-from samd_server.checkpoint import RunFolder, unfinished, write_atomically
-from samd_server.errors import RunFailed, RunStopped, ServerError
+from samd_server.checkpoint import RunFolder, begun, unfinished, write_atomically
+from samd_server.errors import RunFailed, RunStopped, ServerError, StoreError
 from samd_server.gate import decide
 from samd_server.grid import MqttGrid
 from samd_server.keras_file import with_weights
 from samd_server.link import Link
 from samd_server.loop import Outcome, RoundLoop
-from samd_server.metrics import summarize
+from samd_server.metrics import scores
 from samd_server.registry import Registry
 from samd_server.release import Releaser
 
@@ -37,7 +40,9 @@ class Service:
     """The server program. `serve` returns when `stop` was called from a signal handler or a test."""
 
     def __init__(self, broker: Broker, gateway: str, data: Path, *, task: str = "severity") -> None:
+        """Raises ServerError and BrokerError for what cannot work: files, addresses, a folder in use."""
         self.data = data
+        self._claim = _claim(data)
         self.registry = Registry(data / "models", task)
         self.task = task
         self._runs = data / "runs"
@@ -45,6 +50,7 @@ class Service:
         self._halts: dict[str, str] = {}
         self._grid: MqttGrid | None = None
         self._offline: set[str] = set()
+        self._births: dict[str, tuple[str, int]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
         sealer = Sealer("server", _next_boot(data / "boot"))
@@ -62,11 +68,14 @@ class Service:
         """Connect, resume what was unfinished, then wait for orders."""
         flower.prepare()
         in_use = self._in_use()
+        self._tell_last_result()
         self.link.publish_state(self._state("online", in_use))
         self.releaser.start()
         self.releaser.release(in_use)
         for folder in unfinished(self._runs):
             log.info("run %s goes on from its checkpoint", folder.run)
+            if (halt := folder.halted) is not None:
+                self._halts[folder.run] = halt
             self._orders.put(folder.run)
         self.link.start(self._state("offline", in_use))
         try:
@@ -75,6 +84,7 @@ class Service:
         finally:
             self.releaser.stop()
             self.link.stop(self._state("offline", self._in_use()))
+            os.close(self._claim)
 
     # -- one run --------------------------------------------------------------
 
@@ -93,7 +103,7 @@ class Service:
             if self._ended.is_set():
                 return
             status |= {"phase": "stopped", "reason": str(error)}
-        except ServerError as error:
+        except (ServerError, ProtocolError) as error:
             log.warning("run %s failed: %s", folder.run, error)
             status |= {"phase": "failed", "reason": str(error)}
         except Exception as error:
@@ -103,6 +113,7 @@ class Service:
             with self._lock:
                 self._grid = None
         folder.finish(**status, ended_at=datetime.now(UTC), peak_memory_mb=_peak_memory_mb())
+        self._halts.pop(folder.run, None)
         self.link.publish_run(msgspec.convert({"run": folder.run} | status, RunStatus))
 
     def _train(self, folder: RunFolder, order: RunOrder) -> dict[str, Any]:
@@ -132,12 +143,18 @@ class Service:
         self, folder: RunFolder, order: RunOrder, parent: Bundle, outcome: Outcome
     ) -> dict[str, Any]:
         self.link.publish_run(
-            RunStatus(run=folder.run, phase="releasing", round=outcome.rounds, rounds=outcome.rounds)
+            RunStatus(
+                run=folder.run,
+                phase="releasing",
+                round=outcome.rounds,
+                rounds=outcome.rounds,
+                quorum=0 if order.spec is None else order.spec.quorum,
+            )
         )
         released, reason = decide(outcome.candidate, outcome.in_use)
         metrics = {
-            "complete": summarize(outcome.candidate.complete),
-            "masked": summarize(outcome.candidate.masked),
+            "complete": msgspec.to_builtins(scores(outcome.candidate.complete)),
+            "masked": msgspec.to_builtins(scores(outcome.candidate.masked)),
         }
         manifest = msgspec.structs.replace(
             parent.manifest,
@@ -168,13 +185,16 @@ class Service:
         if released:
             self.link.publish_state(self._state("online", bundle))
             self.releaser.release(bundle)
-            if not self.releaser.wait_announced(bundle.manifest.version, 30.0):
+            announced = self.releaser.wait_announced(bundle.manifest.version, 30.0, stop=self._ended.is_set)
+            if self._ended.is_set():
+                raise RunStopped("the server was stopped; the model is announced at its next start")
+            if not announced:
                 reason += "; the gateway does not take it yet: it is announced as soon as it does"
         flat = {
             f"{name}_{key}": value
             for name, values in bundle.manifest.metrics.items()
             for key, value in values.items()
-            if isinstance(value, int | float)
+            if isinstance(value, int | float) and math.isfinite(value)
         }
         log.info("run %s: model %d, %s", folder.run, bundle.manifest.version, reason)
         return {
@@ -192,6 +212,8 @@ class Service:
         if card is None:
             return None
         released = card.decision == "released"
+        if released and self.registry.released != card.version:
+            self.registry.use(card.version)
         return self._announce(folder, self.registry.read(card.version), released=released, reason=card.reason)
 
     # -- called by the link's thread ------------------------------------------
@@ -199,13 +221,48 @@ class Service:
     def _take_order(self, order: RunOrder) -> None:
         if not topics.valid_name(order.run):
             log.warning("an order with an unusable run name was dropped")
-        elif order.action == "start":
-            if RunFolder(self._runs, order.run).begin(order):
-                self._orders.put(order.run)
-        elif order.action == "resume":
-            self._halts.pop(order.run, None)
+            return
+        folder = RunFolder(self._runs, order.run)
+        try:
+            if order.action == "start":
+                self._begin(folder, order)
+            elif not folder.finished:
+                self._halt(folder, None if order.action == "resume" else order.action)
+            else:
+                self._tell_result(folder)
+        except OSError as error:
+            reason = f"the server cannot keep the order ({error.strerror}); free its disk and start a new run"
+            log.error("run %s: %s", order.run, reason)
+            self.link.publish_run(RunStatus(run=order.run, phase="failed", reason=reason))
+
+    def _begin(self, folder: RunFolder, order: RunOrder) -> None:
+        if folder.finished:
+            # The gateway asks again because it has heard nothing: it missed how the run ended.
+            self._tell_result(folder)
+        elif folder.begin(order):
+            if (halt := folder.halted) is not None:
+                self._halts[folder.run] = halt
+            self._orders.put(folder.run)
+
+    def _halt(self, folder: RunFolder, action: str | None) -> None:
+        """On disk first: a stop that was acknowledged holds after a crash, also for a run yet to come."""
+        folder.halt(action)
+        if action is None:
+            self._halts.pop(folder.run, None)
         else:
-            self._halts[order.run] = order.action
+            self._halts[folder.run] = action
+
+    def _tell_result(self, folder: RunFolder) -> None:
+        try:
+            self.link.publish_run(msgspec.convert({"run": folder.run} | folder.result(), RunStatus))
+        except (ServerError, msgspec.ValidationError) as error:
+            log.warning("run %s: how it ended cannot be told (%s)", folder.run, error)
+
+    def _tell_last_result(self) -> None:
+        """A crash between writing a result and publishing it must not leave the gateway waiting."""
+        known = begun(self._runs)
+        if known and known[-1].finished:
+            self._tell_result(known[-1])
 
     def _take_update(self, update: Update) -> None:
         with self._lock:
@@ -215,10 +272,17 @@ class Service:
 
     def _take_state(self, device: str, state: State) -> None:
         online = state.status == "online"
+        birth = (state.boot_id, state.connection)
         with self._lock:
+            was_away = device in self._offline
+            known = self._births.get(device)
+            self._births[device] = birth
             (self._offline.discard if online else self._offline.add)(device)
             grid = self._grid
-        if grid is not None and device in grid.devices:
+        # Not for each state: a device that never left has its task, and so has one first seen by its
+        # retained state.
+        changed = was_away or known not in (None, birth) if online else not was_away
+        if changed and grid is not None and device in grid.devices:
             grid.set_online(device, online)
 
     # -- small things ---------------------------------------------------------
@@ -248,11 +312,30 @@ def import_model(registry: Registry, path: Path) -> None:
         raise ServerError(
             f"{path}: a model for {bundle.manifest.task!r}, this store is for {registry.task!r}"
         )
+    if registry.versions():
+        # A crash fell between storing the first model and putting it to use.
+        registry.use(registry.versions()[-1])
+        return
     registry.add(bundle, decision="imported", reason=f"imported from {path.name}")
 
 
+def _claim(data: Path) -> int:
+    """Hold the folder for this process until it ends. Raises StoreError if another one has it."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        raise StoreError(f"{data}: another samd-server uses this folder; end it, or give another") from error
+    return file
+
+
 def _next_boot(path: Path) -> int:
-    boot = int(path.read_text()) + 1 if path.exists() else 1
+    try:
+        boot = int(path.read_text()) + 1 if path.exists() else 1
+    except ValueError as error:
+        raise StoreError(f"{path}: holds no number; write the count of starts into it, or 1000") from error
     write_atomically(path, str(boot).encode())
     return boot
 
@@ -262,6 +345,5 @@ def _peak_memory_mb() -> float:
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder that only its owner can enter."""
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chmod(folder, 0o700)
+    """Create a folder that only its owner can enter; one that is there already stays as it is."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
