@@ -42,7 +42,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.data.__struct_config__.tag)
 
 
-class _Wire(msgspec.Struct, frozen=True, kw_only=True):
+class Wire(msgspec.Struct, frozen=True, kw_only=True):
     """The envelope as JSON: the same, with the message's type spelled out beside its data."""
 
     v: int
@@ -99,7 +99,7 @@ class Sealer:
 
 
 _message_decoder = msgspec.json.Decoder(Message)
-_wire_decoder = msgspec.json.Decoder(_Wire)
+_wire_decoder = msgspec.json.Decoder(Wire)
 _version_decoder = msgspec.json.Decoder(_Version)
 
 
@@ -107,7 +107,7 @@ def encode(envelope: Envelope) -> bytes:
     """The envelope as JSON bytes."""
     fields = {name: getattr(envelope, name) for name in envelope.__struct_fields__ if name != "data"}
     return msgspec.json.encode(
-        _Wire(type=envelope.type, data=msgspec.Raw(msgspec.json.encode(envelope.data)), **fields)
+        Wire(type=envelope.type, data=msgspec.Raw(msgspec.json.encode(envelope.data)), **fields)
     )
 
 
