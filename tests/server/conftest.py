@@ -91,6 +91,15 @@ class Ward:
             update = tasks.decode_update(tasks.encode(update))
             self.inbox.at(self.inbox.time + self.delays.get(device, 0.01), update)
 
+    @staticmethod
+    def honest(task: Task) -> Update:
+        """What a device does that is not told otherwise."""
+        return honest(task)
+
+    def answering(self, device: str, *, split: str, instead: Answer) -> None:
+        """Let a device answer the tasks of one split otherwise."""
+        self.answers[device] = lambda task: instead(task) if task.split == split else honest(task)
+
     def grid(self, run: str = "run-1") -> MqttGrid:
         return MqttGrid(
             run, self.names, self.send, graph_sha256="9" * 64, now=self.inbox.now, inbox=self.inbox
@@ -135,14 +144,6 @@ def answer(task: Task, **fields: object) -> Update:
     """An update to a task, with these fields."""
     given = {"task": task.id, "run": task.run, "round": task.round, "device": task.device, "kind": task.kind}
     return Update(**(given | fields))  # type: ignore[arg-type]
-
-
-def refuse(task: Task) -> Update:
-    return answer(task, error="no rows")
-
-
-def silent(_task: Task) -> None:
-    return None
 
 
 @pytest.fixture

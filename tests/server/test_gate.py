@@ -43,7 +43,8 @@ def test_a_first_model_that_always_names_the_commonest_class_is_kept() -> None:
     released, reason = decide(judged(CONSTANT), None)
     assert not released
     assert reason == (
-        "macro-F1 0.222 on complete hold-outs, not above a model that always names the commonest class (0.222)"
+        "macro-F1 0.222 on complete hold-outs, "
+        "not above a model that always names the commonest class (0.222)"
     )
 
 
