@@ -126,10 +126,11 @@ def read_parquet(file: Path, columns: Sequence[str], optional: Sequence[str] = (
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError as error:
-        raise DataError(
-            f"{file}: pyarrow is needed to read this and cannot be loaded ({error}); "
-            "install samd-data[datasets]"
-        ) from error
+        missing = isinstance(error, ModuleNotFoundError)
+        remedy = (
+            "install samd-data[datasets]" if missing else "install a pyarrow that fits the numpy that is here"
+        )
+        raise DataError(f"{file}: pyarrow is needed here and cannot be loaded ({error}); {remedy}") from error
     try:
         known = parquet.read_schema(file).names
         for column in columns:
