@@ -21,18 +21,20 @@ def recording(path: Path, patient: str | None) -> Recording:
     """
     from samd_data.datasets import open_dataset
 
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, patients=None if patient is None else [patient])
+    if patient is not None and patient in dataset.patients():
+        return dataset.recording(patient)
+    if patient is not None:
+        dataset = open_dataset(path)  # all of it, to name some patients that are there
     names = dataset.patients()
     some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     if not names:
         raise DataError(f"{path}: holds no patient with readings; name another data set")
-    if patient is None:
-        if len(names) > 1:
-            raise DataError(f"{path}: holds {len(names)} patients; choose one with ?patient=N: {some}")
-        patient = names[0]
-    if patient not in names:
+    if patient is not None:
         raise DataError(f"{path}: has no patient {patient!r}; it has {some}")
-    return dataset.recording(patient)
+    if len(names) > 1:
+        raise DataError(f"{path}: holds {len(names)} patients; choose one with ?patient=N: {some}")
+    return dataset.recording(names[0])
 
 
 def main(arguments: list[str]) -> int:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -22,7 +23,8 @@ from samd_data.reading import Reading, Recording
 from samd_data.table import read_rows
 from samd_edge.clock import ScaledClock, wall_now
 from samd_edge.sources import SourceError, SourceURL
-from samd_edge.sources.extract import recording as extract
+
+_ENDINGS: Final = (".csv", ".jsonl", ".ndjson")
 
 
 class Replay:
@@ -123,24 +125,31 @@ def open_source(url: SourceURL, *, wall: Callable[[], datetime] = wall_now) -> R
 
 def load(path: Path, patient: str | None) -> Recording:
     """The recording of one patient, oldest reading first; raises DataError."""
-    if path.is_file():
-        if patient not in (None, path.stem):
-            raise SourceError(f"{path}: is the file of one patient; leave ?patient= out, or name its folder")
-        with path.open(encoding="utf-8") as stream:
-            found = [row for row in read_rows(stream, str(path)) if isinstance(row, Reading)]
-        return Recording(path.stem, tuple(sorted(found, key=lambda reading: reading.observed_at)))
-    if _is_light(path):
-        return extract(path, patient)
+    file = path if path.is_file() else _file_of(path, patient)
+    if file is not None:
+        if patient not in (None, file.stem):
+            raise SourceError(f"{file}: is the file of one patient; leave ?patient= out, or name its folder")
+        return Recording(file.stem, read_file(file))
     command = [sys.executable, "-m", "samd_edge.sources.extract", str(path), *([patient] if patient else [])]
     done = subprocess.run(command, check=False, capture_output=True)
     if done.returncode != 0:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason was given"]
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"{path}: cannot be read"]
         raise DataError(lines[-1])
     return msgspec.msgpack.decode(done.stdout, type=Recording)
 
 
-def _is_light(path: Path) -> bool:
-    """Whether reading it loads no pandas: a folder of recordings; also what is no data set, for its error."""
-    from samd_data.datasets import open_dataset
+def read_file(file: Path) -> tuple[Reading, ...]:
+    """The readings of one file, oldest first; what is not plausible in it is left out. Raises DataError."""
+    try:
+        with file.open(encoding="utf-8", errors="replace", newline="") as stream:
+            found = [row for row in read_rows(stream, str(file)) if isinstance(row, Reading)]
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read ({error.strerror}); check its mode") from error
+    return tuple(sorted(found, key=lambda reading: reading.observed_at))
 
-    return bool(open_dataset(path).kind == "recordings")
+
+def _file_of(folder: Path, patient: str | None) -> Path | None:
+    """The patient's own file in a folder of recordings: the others need not be read at all."""
+    if patient is None or Path(patient).name != patient:
+        return None
+    return next((file for end in _ENDINGS if (file := folder / f"{patient}{end}").is_file()), None)

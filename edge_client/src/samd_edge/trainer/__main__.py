@@ -1,7 +1,7 @@
 """``python -m samd_edge.trainer``: the worker as a process, frames on stdin and stdout.
 
-What any library prints goes to stderr. It loads what it needs, says ``ready`` and waits, so that it can be started before it is wanted. It ends when
-stdin closes; Ctrl-C is left to the agent, which then closes it.
+It loads what it needs, says ``ready`` and waits, so that it can be started before it is wanted. It ends when
+stdin closes; Ctrl-C is left to the agent, which then closes it. What a library prints goes to stderr.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """The arguments, for ``--help``."""
     made = argparse.ArgumentParser(
         prog="samd-edge-trainer",
-        description="Train on one admission's recordings; started by samd-edge run. Frames on stdin and stdout.",
+        description="Train on one admission's recordings; frames on stdin and stdout. Used by samd-edge run.",
     )
     made.add_argument("--trainer", choices=sorted(DEFAULT_CEILING_MB), default="litert")
     made.add_argument(

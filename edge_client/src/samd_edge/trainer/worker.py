@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from samd_data.features import FeatureSpec
-from samd_edge.runtime import GraphError, RuntimeUnavailable
 from samd_edge.database import StoreError
+from samd_edge.runtime import GraphError, RuntimeUnavailable
 from samd_edge.store import read_readings
 from samd_edge.trainer import frames
 from samd_edge.trainer.learning import Diverged, Place, evaluate_round, train_round

@@ -1,0 +1,209 @@
+"""``samd-edge infer``: readings in, one assessment a line out. No broker, no server, nothing stored."""
+
+# ruff: noqa: T201  (what it prints is its purpose)
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from samd_data.errors import DataError
+from samd_data.plausibility import Rejection
+from samd_data.reading import Reading
+from samd_data.severity import CLASSES
+from samd_edge.assessment import Assessor, Judgement, Model, ModelRefused, load_model, signs_of
+from samd_edge.runtime import RuntimeUnavailable
+from samd_edge.sources import Source, open_source
+from samd_protocol import bundle as bundles
+from samd_protocol.errors import BundleError
+
+_DESCRIPTION = """\
+Assess readings: NEWS2 with its points, and the model's severity beside it, one line a reading.
+
+Each reading is judged at its own time, with the values before it that are still valid. A patient's readings
+belong into one file or pipe; several patients into several.
+"""
+
+_EPILOG = """\
+examples:
+  samd-edge infer --model model.samd --source csv:bed-01.csv
+  tail -f readings.jsonl | samd-edge infer --model model.samd --source - --json
+
+exit codes: 0 done, 2 an input that cannot be used. Rejected values and rows do not end it: they are counted
+on stderr and listed with --rejects.
+"""
+
+
+def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "infer",
+        help="assess readings from a file or a pipe; no broker, no server",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", required=True, type=Path, metavar="FILE", help="the model, NAME.samd")
+    parser.add_argument(
+        "--source",
+        required=True,
+        metavar="URL",
+        help="csv:FILE, - (standard input), or replay:PATH?patient=N",
+    )
+    parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
+    parser.add_argument(
+        "--allow-untrained",
+        action="store_true",
+        help="use a model that was never trained: its class is noise",
+    )
+    parser.add_argument(
+        "--spo2-scale",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="NEWS2 SpO2 scale; 2 by prescription only (default 1)",
+    )
+    parser.add_argument("--rejects", type=Path, metavar="FILE", help="list rejected values here, JSON lines")
+    parser.set_defaults(function=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Assess until the source ends; the exit code."""
+    try:
+        model = load_model(bundles.read(arguments.model), allow_untrained=arguments.allow_untrained)
+        source = open_source(arguments.source)
+        with _rejects_file(arguments.rejects) as rejects:
+            return asyncio.run(_assess_all(arguments, model, source, rejects))
+    except (BundleError, DataError, ModelRefused, RuntimeUnavailable) as error:
+        hint = "" if not isinstance(error, ModelRefused) or arguments.allow_untrained else _hint(error)
+        print(f"samd-edge infer: {error}{hint}", file=sys.stderr)
+        return 2
+
+
+def _hint(error: ModelRefused) -> str:
+    return " (--allow-untrained)" if "never trained" in str(error) else ""
+
+
+@contextlib.contextmanager
+def _rejects_file(path: Path | None) -> Iterator[TextIO | None]:
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); give another --rejects") from error
+    with file:
+        yield file
+
+
+async def _assess_all(
+    arguments: argparse.Namespace, model: Model, source: Source, rejects: TextIO | None
+) -> int:
+    assessor = Assessor(spo2_scale=arguments.spo2_scale, model=model)
+    readings = rejected = disagreeing = failing = 0
+    newest: datetime | None = None
+    try:
+        for past in source.history():
+            assessor.take(past)
+        async for item in source:
+            if isinstance(item, Rejection):
+                rejected += 1
+                if rejects is not None:
+                    rejects.write(json.dumps(as_reject(item), ensure_ascii=False) + "\n")
+                continue
+            # A row that comes late is taken over, and the patient is judged at the newest time there is.
+            newest = item.observed_at if newest is None else max(newest, item.observed_at)
+            judgement = assessor.update(item, newest)
+            readings += 1
+            disagreeing += judgement.disagreement
+            failing += judgement.model_error is not None
+            print(line(item, judgement, as_json=arguments.json), flush=True)
+    finally:
+        await source.aclose()
+    print(summary(readings, rejected, disagreeing, failing, arguments.rejects), file=sys.stderr)
+    if not readings:
+        print(f"samd-edge infer: {arguments.source}: held no reading that can be used", file=sys.stderr)
+        return 2
+    return 0
+
+
+def summary(readings: int, rejected: int, disagreeing: int, failing: int, rejects: Path | None) -> str:
+    """One line for people: what was read, what was left out."""
+    parts = [f"{readings} readings", f"{disagreeing} with rule and model two classes or more apart"]
+    if failing:
+        parts.append(f"{failing} without the model's view")
+    where = f"listed in {rejects}" if rejects else "list them with --rejects FILE"
+    parts.append(f"{rejected} rejected ({where})" if rejected else "none rejected")
+    return "; ".join(parts)
+
+
+def as_reject(rejection: Rejection) -> dict[str, Any]:
+    """A rejection as JSON: what, where, and what to do."""
+    return {name: getattr(rejection, name) for name in rejection.__struct_fields__}
+
+
+def line(reading: Reading, judgement: Judgement, *, as_json: bool) -> str:
+    """One assessment as a line, for programs or for people."""
+    return json.dumps(as_object(reading, judgement)) if as_json else as_text(judgement)
+
+
+def as_object(reading: Reading, judgement: Judgement) -> dict[str, Any]:
+    """The assessment as JSON. ``ages`` in seconds; ``signs`` are the values judged, carried ones included."""
+    score, model = judgement.news2, judgement.model
+    return {
+        "observed_at": _iso(reading.observed_at),
+        "assessed_at": _iso(judgement.at),
+        "news2": {
+            "total": score.total,
+            "low": score.low,
+            "high": score.high,
+            "band": score.band,
+            "points": score.points,
+            "missing": score.missing,
+        },
+        "rule_severity": judgement.rule_severity,
+        "rule_severity_possible": judgement.rule_severity_possible,
+        "model": None
+        if model is None
+        else {
+            "severity": model.severity,
+            "probabilities": [round(value, 6) for value in model.probabilities],
+            "version": model.version,
+        },
+        "model_error": judgement.model_error,
+        "severity": judgement.severity,
+        "disagreement": judgement.disagreement,
+        "missing": list(judgement.missing),
+        "stale": list(judgement.stale),
+        "ages": judgement.ages,
+        "signs": signs_of(judgement.snapshot),
+    }
+
+
+def as_text(judgement: Judgement) -> str:
+    """The assessment as one line to read; a range stays a range."""
+    score, model = judgement.news2, judgement.model
+    total = f"{score.total}" if score.total is not None else f"{score.low}-{score.high}"
+    rule = CLASSES[judgement.rule_severity]
+    if judgement.rule_severity_possible != judgement.rule_severity:
+        rule += f" (possibly {CLASSES[judgement.rule_severity_possible]})"
+    view = "none" if model is None else f"{CLASSES[model.severity]} {model.probabilities[model.severity]:.2f}"
+    points = " ".join(f"{field}={value}" for field, value in score.points.items() if value) or "no points"
+    text = f"{_iso(judgement.at)}  NEWS2 {total:<5}  rule {rule}  model {view}"
+    if model is not None:
+        text += "  DISAGREE" if judgement.disagreement else "  agree"
+    text += f"  [{points}]"
+    for word, fields in (("missing", judgement.missing), ("stale", judgement.stale)):
+        if fields:
+            text += f"  {word}: {', '.join(fields)}"
+    return text
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
