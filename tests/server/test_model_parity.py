@@ -175,7 +175,7 @@ def test_a_batch_of_padding_changes_nothing(case: Case) -> None:
 
 def test_padding_never_sees_a_row(case: Case) -> None:
     features = case.given["features"].copy()
-    features[0] = np.inf  # the row that an index of padding would fall on
+    features[0] = 3e38  # the row that an index of padding would fall on; it would overflow
     order = batches(np.arange(1, 20), 32)
     state, loss = epoch(case, features=features, order=order)
     clean, clean_loss = epoch(case, order=order)
@@ -231,6 +231,12 @@ def test_what_does_not_fit_is_refused(case: Case) -> None:
         case.graph.infer(case.given["features"][:, :-1], case.model.weights)
     with pytest.raises(GraphError, match="refuses"):
         case.graph.infer(case.given["features"], case.model.weights[:-1])
+    unknown = case.given["features"].copy()
+    unknown[3, 2] = np.nan
+    with pytest.raises(GraphError, match="features holds numbers that are not finite"):
+        case.graph.infer(unknown, case.model.weights)
+    with pytest.raises(GraphError, match="holds numbers that are not finite"):
+        epoch(case, state=TrainState.fresh(np.full_like(case.model.weights, np.nan)))
     with pytest.raises(GraphError, match="no row"):
         case.graph.infer(case.given["features"][:0], case.model.weights)
     with pytest.raises(GraphError, match="order names"):

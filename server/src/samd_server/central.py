@@ -104,9 +104,9 @@ class GraphTrainer:
 def log_prior(counts: ArrayLike, tau: float) -> NDArray[np.float32]:
     """tau times the logarithm of each class's share, float32[C]; counts int[C].
 
-    Each class counts one row more than it has, so that an absent class has a prior at all.
+    A class that nobody has counts as one row, since a share of 0 has no logarithm; the rounds do the same.
     """
-    rows = np.asarray(counts, dtype=np.float64) + 1
+    rows = np.maximum(np.asarray(counts, dtype=np.float64), 1)
     return np.asarray(tau * np.log(rows / rows.sum()), dtype=np.float32)
 
 

@@ -137,6 +137,9 @@ class Graph:
                     fixed not in (-1, size) for fixed, size in zip(shape, given, strict=True)
                 ):
                     raise ValueError(f"{name} has the shape {list(given)}, the graph takes {shape}")
+                # A rectifier turns NaN into 0: a missing number would pass for a normal one, unseen.
+                if not np.isfinite(inputs[name]).all():
+                    raise ValueError(f"{name} holds numbers that are not finite")
             return dict(runner(**inputs))
         except (ValueError, RuntimeError, KeyError) as error:
             raise GraphError(f"{signature} refuses its input: {_brief(error)}") from error
