@@ -1,20 +1,30 @@
 """A ward of devices that speak the protocol in this process, on a clock that only the test moves."""
 
 import heapq
+import http.server
 import itertools
 import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import paho.mqtt.client as mqtt
 import pytest
 
 from samd_protocol import bundle as bundles
-from samd_protocol import tasks
+from samd_protocol import envelope, tasks, topics
+from samd_protocol.broker import Broker, connect, make_client
 from samd_protocol.bundle import GRAPH, Bundle, Features, Layer, Manifest
-from samd_protocol.messages import RunSpec, RunStatus
+from samd_protocol.envelope import Sealer
+from samd_protocol.messages import ModelRelease, RunOrder, RunSpec, RunStatus, ServerState, State
 from samd_protocol.tasks import EvaluationReport, Task, Update, Vector
 from samd_server import flower
 
@@ -181,3 +191,175 @@ def make_small_bundle(*, trained: bool, version: int = 0) -> Bundle:
 @pytest.fixture
 def trained_bundle() -> Bundle:
     return make_small_bundle(trained=True, version=3)
+
+
+def eventually(what: Callable[[], object], *, timeout: float = 20.0) -> None:
+    """Wait until `what` gives something true; fail after `timeout` seconds."""
+    closes = time.monotonic() + timeout
+    pause = threading.Event()
+    while not what():
+        assert time.monotonic() < closes, "it did not happen in time"
+        pause.wait(0.01)
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[..., None]:
+    return eventually
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class BrokerProcess:
+    """The embedded broker as a process of its own, on one port for all its lives."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.address = Broker(url=f"mqtt://127.0.0.1:{self.port}")
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "samd_gateway", "broker", "--port", str(self.port)]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().startswith("ready")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(20)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+
+@pytest.fixture
+def broker() -> Iterator[BrokerProcess]:
+    process = BrokerProcess()
+    process.start()
+    yield process
+    process.stop()
+
+
+class Peers:
+    """Devices and gateway as one MQTT client: answers tasks, gives orders, and hears all that is said."""
+
+    def __init__(self, address: Broker) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.asked: list[Task] = []
+        self.runs: list[RunStatus] = []
+        self.states: list[ServerState] = []
+        self.releases: list[ModelRelease] = []
+        self._sealer = Sealer("gateway.test", 1)
+        self.subscribed = threading.Event()
+        self.client = make_client(address, f"peers-{uuid.uuid4()}", max_inflight=1000)
+        self.client.on_connect = lambda client, *_: client.subscribe(
+            [(f"{topics.ROOT}/d/+/dn/task", 1), (f"{topics.ROOT}/server/up/+", 1), (topics.MODEL, 1)]
+        )
+        self.client.on_subscribe = lambda *_: self.subscribed.set()
+        self.client.on_message = self._heard
+        connect(self.client, address, clean_start=True)
+        self.client.loop_start()
+        assert self.subscribed.wait(20)
+
+    def _heard(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
+        if message.topic.endswith("/dn/task"):
+            task = tasks.decode_task(message.payload)
+            self.asked.append(task)
+            update = self.answers.get(task.device, honest)(task)
+            if update is not None:
+                self.client.publish(topics.up(task.device, "update"), tasks.encode(update), qos=1)
+            return
+        said = envelope.decode(message.payload).data
+        kept: list[object] = {"run.status": self.runs, "server.state": self.states, "model": self.releases}[
+            str(said.__struct_config__.tag)
+        ]  # type: ignore[assignment]
+        kept.append(said)
+
+    def order(self, action: str, run: str, spec: RunSpec | None = None, devices: Iterable[str] = ()) -> None:
+        order = RunOrder(action=action, run=run, spec=spec, devices=sorted(devices))  # type: ignore[arg-type]
+        self.say(topics.SERVER_ORDER, self._sealer.seal(order))
+
+    def state(self, device: str, status: str, *, boot: int = 1, connection: int = 1) -> None:
+        said = State(
+            status=status,  # type: ignore[arg-type]
+            boot_id=f"boot-{boot}",
+            connection=connection,
+            client_version="0",
+        )
+        self.say(topics.up(device, "state"), Sealer(device, boot).seal(said), retain=True)
+
+    def say(self, topic: str, sealed: envelope.Envelope, *, retain: bool = False) -> None:
+        self.client.publish(topic, envelope.encode(sealed), qos=1, retain=retain).wait_for_publish(10)
+
+    def ended(self, run: str) -> RunStatus | None:
+        """How a run ended, as far as it was told."""
+        ends = ("done", "failed", "stopped")
+        return next((s for s in reversed(self.runs) if s.run == run and s.phase in ends), None)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def peers(broker: BrokerProcess) -> Iterator[Peers]:
+    made = Peers(broker.address)
+    yield made
+    made.close()
+
+
+class Uploads:
+    """A gateway's model files, as far as the server needs them: a real HTTP server that takes PUT."""
+
+    def __init__(self, port: int = 0) -> None:
+        received: dict[str, bytes] = {}
+        self.received = received
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                received[self.path] = self.rfile.read(int(self.headers["content-length"]))
+                self.send_response(201)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def make_uploads() -> Iterator[Callable[..., Uploads]]:
+    made: list[Uploads] = []
+
+    def make(port: int = 0) -> Uploads:
+        made.append(Uploads(port))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def uploads(make_uploads: Callable[..., Uploads]) -> Uploads:
+    return make_uploads()
+
+
+@pytest.fixture(name="free_port")
+def free_port_fixture() -> int:
+    return free_port()
