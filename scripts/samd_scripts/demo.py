@@ -30,7 +30,7 @@ from samd_protocol import bundle as bundles
 from samd_scripts.judging import after_cut, judge
 from samd_scripts.recordings import HISTORY, Recordings, prepare
 from samd_scripts.stack import Program, Stack, StackError, wait_until
-from samd_scripts.view import live_table, summary_panel
+from samd_scripts.view import live_table, save_picture, summary_panel
 
 SPEED = 600
 """Ten minutes of a patient pass in a second."""
@@ -82,6 +82,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="show the table so long; default: %(default)g s",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: .samd/demo/TIME")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="save the last table as an SVG picture")
     parser.add_argument("--keep", action="store_true", help="leave it all running until Ctrl-C")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, too")
     args = parser.parse_args(argv)
@@ -203,7 +204,7 @@ class Demo:
             found = self.stack.api("GET", "/api/devices")["devices"]
             count = sum(device["model_version"] == version for device in found)
             self.progress.update(task, completed=count)
-            return count >= devices
+            return bool(count >= devices)
 
         wait_until(active, timeout=60, what=f"model {version} active on {devices} devices", every=0.1)
         self.released_after = time.monotonic() - self.triggered
@@ -216,11 +217,14 @@ class Demo:
         with Live(console=self.console, auto_refresh=False, transient=False) as live:
             while True:
                 self.stack.check()
-                live.update(live_table(self.stack.api("GET", "/api/devices")["devices"], title), refresh=True)
+                table = live_table(self.stack.api("GET", "/api/devices")["devices"], title)
+                live.update(table, refresh=True)
                 self._sample()
                 if time.monotonic() >= ends:
-                    return
+                    break
                 time.sleep(0.5)
+        if self.args.picture is not None:
+            save_picture(table, self.args.picture)
 
     def _summarise(self, recordings: Recordings, status: dict[str, Any], released: bool) -> None:
         version = int(status["model_version"])

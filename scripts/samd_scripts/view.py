@@ -1,10 +1,12 @@
 """What the demo shows: the live table of patients, and the summary."""
 
+import io
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -37,6 +39,13 @@ def live_table(devices: Iterable[Mapping[str, Any]], title: str) -> Table:
     for device in devices:
         table.add_row(*_row(device))
     return table
+
+
+def save_picture(table: Table, path: Path) -> None:
+    """The table as an SVG picture, as wide as it needs."""
+    console = Console(record=True, width=150, file=io.StringIO())
+    console.print(table)
+    path.write_text(console.export_svg(title="scripts/demo"))
 
 
 def _row(device: Mapping[str, Any]) -> list[RenderableType]:
