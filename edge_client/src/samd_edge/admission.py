@@ -1,0 +1,281 @@
+"""One patient on this device: from reading to assessment, store, alert, and what is to be sent of it.
+
+A reading is judged, committed with its judgement, run through the alerts, and only then handed to the outbox.
+The device's file remembers how far the outbox has taken over, so that an agent killed between the two commits
+hands over the rest at its next start, with the same message ids.
+"""
+
+import logging
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from samd_data.carry import CARRY_SECONDS
+from samd_data.reading import Reading
+from samd_edge import alerts
+from samd_edge.alerts import AlertState, Seen
+from samd_edge.assessment import Assessor, Judgement, Model, to_message
+from samd_edge.clock import Clock
+from samd_edge.database import StoreError
+from samd_edge.outbox import ALERT, ASSESSMENT, Entry, Outbox
+from samd_edge.store import AdmissionStore, Stored, erase
+from samd_protocol import envelope, topics
+from samd_protocol.envelope import Sealer
+
+log = logging.getLogger(__name__)
+
+ASSESSMENT_EXPIRES: Final = timedelta(hours=24)
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What the device remembers of its admission. `own` names the source of one that it began by itself."""
+
+    id: str
+    spo2_scale: Literal[1, 2] = 1
+    consent: bool = False
+    own: str | None = None
+
+
+def folder_of(data_dir: Path, admission: str) -> Path:
+    """Where an admission's files lie."""
+    return data_dir / "admissions" / admission
+
+
+class Admission:
+    """The open admission: its store, its assessor, its alerts. Used within one loop.
+
+    Raises StoreError when its store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        data_dir: Path,
+        *,
+        outbox: Outbox,
+        handed: list[object] | None,
+        sealer: Sealer,
+        clock: Clock,
+        wall: Callable[[], datetime],
+        share_signs: Callable[[], bool],
+        direct: Callable[[str, bytes], object],
+        model: Model | None,
+    ) -> None:
+        self.record = record
+        self.folder = folder_of(data_dir, record.id)
+        self.store = AdmissionStore(self.folder)
+        self._outbox = outbox
+        self._sealer = sealer
+        self._clock = clock
+        self._wall = wall
+        self._share_signs = share_signs
+        self._direct = direct
+        self._topic = topics.up(sealer.device, "assessment")
+        self._alert_topic = topics.up(sealer.device, "alert")
+        self.assessor = Assessor(spo2_scale=record.spo2_scale, model=model)
+        self.alert = AlertState()
+        self.latest: Judgement | None = None
+        self.failures = 0
+        self._generation = ""
+        self._rows = [0, 0]
+        self._begin(handed)
+
+    def _begin(self, handed: list[object] | None) -> None:
+        """Take up a store: generation, alert, the values still valid, and what was not handed over."""
+        generation = self.store.setting("generation")
+        if generation is None:
+            generation = str(uuid.uuid4())
+            self.store.set(
+                generation=generation,
+                admission=self.record.id,
+                spo2_scale=self.record.spo2_scale,
+                consent=self.record.consent,
+            )
+        self._generation = generation
+        if handed is not None and handed[0] == generation:
+            self._rows = [int(str(handed[1])), int(str(handed[2]))]
+        else:
+            self._rows = [0, 0]
+        state = self.store.setting("alert")
+        self.alert = AlertState() if state is None else msgspec.convert(state, AlertState)
+        now = self._clock.now()
+        for reading in self.store.recent(now - timedelta(seconds=max(CARRY_SECONDS.values()))):
+            if reading.observed_at <= now:  # a replay that begins anew has already stored what is yet to come
+                self.assessor.take(reading)
+        self._hand_over_rest()
+
+    def add_history(self, readings: Iterable[Reading]) -> int:
+        """Take over a recording's past, reading by reading; returns how many are new."""
+
+        def passing() -> Iterator[Reading]:
+            for reading in readings:
+                self.assessor.take(reading)
+                yield reading
+
+        return self.store.add_history(passing())
+
+    def take(self, reading: Reading) -> Judgement:
+        """A new reading: judge it, commit both, alert, hand over."""
+        judgement = self.assessor.update(reading, max(self._clock.now(), reading.observed_at))
+        self._settle(judgement, reading)
+        return judgement
+
+    def observe(self, reading: Reading, *, by: str, entered_at: datetime) -> Judgement:
+        """What a person observed: kept with the name, then judged like a reading."""
+        self.store.add_observation(reading, by=by, entered_at=entered_at)
+        judgement = self.assessor.update(reading, max(self._clock.now(), reading.observed_at))
+        self._settle(judgement, None)
+        return judgement
+
+    def age(self) -> bool:
+        """Judge again without a reading; stored and sent only if time has changed the picture."""
+        judgement = self.assessor.assess(self._clock.now())
+        if self.latest is None:
+            if not judgement.snapshot.present() and not judgement.stale:
+                return False  # nothing was ever known, so there is nothing to say
+        elif _picture(judgement) == _picture(self.latest):
+            return False
+        self._settle(judgement, None)
+        return True
+
+    def tell(self) -> None:
+        """Send an assessment of now, changed or not; nothing when nothing was ever known."""
+        judgement = self.assessor.assess(self._clock.now())
+        if judgement.snapshot.present() or judgement.stale:
+            self._settle(judgement, None)
+
+    def reading_age_s(self) -> float | None:
+        """Wall seconds since the newest value was measured; None before the first."""
+        if self.latest is None:
+            return None
+        observed = self._clock.to_wall(self.latest.observed_at)
+        return max(0.0, (self._clock.to_wall(self._clock.now()) - observed).total_seconds())
+
+    def set_consent(self, consent: bool) -> None:
+        """The patient's consent to training, from now on."""
+        self.record = msgspec.structs.replace(self.record, consent=consent)
+        self.store.set(consent=consent)
+
+    def finish(self, *, keep: bool) -> None:
+        """End the admission: an open alert is closed, the store is sealed, or erased whole."""
+        if self.alert.active:  # nobody is left here for whom it could ring
+            sealed = self._sealer.seal(alerts.ended(self.alert, self._wall()))
+            self._hand_over([Entry(ALERT, "alert", self._alert_topic, sealed.id, envelope.encode(sealed))])
+            self.alert = AlertState()
+        if keep:
+            self.store.seal()
+        else:
+            self.store.close()
+            erase(self.folder)
+        log.info("admission %s ended; its store is %s", self.record.id, "kept, sealed" if keep else "erased")
+
+    def close(self) -> None:
+        """Close the store; the admission goes on at the next start."""
+        self.store.close()
+
+    # -- from judgement to outbox --------------------------------------------------------------------------
+
+    def _settle(self, judgement: Judgement, reading: Reading | None) -> None:
+        self.latest = judgement
+        sealed = self._sealer.seal(
+            to_message(judgement, self._clock, self._share_signs()),
+            expires_at=self._wall() + ASSESSMENT_EXPIRES,
+        )
+        body = envelope.encode(sealed)
+        state, message = alerts.step(self.alert, _seen(judgement, self._clock), lambda: str(uuid.uuid4()))
+        alert = None
+        if message is not None:
+            alert_sealed = self._sealer.seal(message)
+            alert = Stored(0, alert_sealed.id, envelope.encode(alert_sealed))
+        changed = state != self.alert
+        self.alert = state
+        try:
+            rows = self.store.add(
+                reading,
+                assessed_at=judgement.at,
+                severity=judgement.severity,
+                assessment=Stored(0, sealed.id, body),
+                alert=alert,
+                settings={"alert": msgspec.to_builtins(state)} if changed else None,
+            )
+        except sqlite3.Error as error:
+            # The patient comes first: what cannot be stored is still sent, and the file is opened anew.
+            self.failures += 1
+            self._hand_over(self._entries(Stored(0, sealed.id, body), alert, sealed.expires_at))
+            self._recover(error)
+            self.alert = state
+            return
+        self._rows = [rows[0], self._rows[1] if rows[1] is None else rows[1]]
+        self._hand_over(
+            self._entries(Stored(0, sealed.id, body), alert, sealed.expires_at), {"handed": self._mark()}
+        )
+
+    def _recover(self, error: sqlite3.Error) -> None:
+        try:
+            self.store.reopen(error)
+            self._begin(self._mark())
+        except (StoreError, sqlite3.Error) as again:
+            log.error("the store stays closed (%s): readings are assessed and sent, and not kept", again)
+
+    def _hand_over(self, entries: list[Entry], marks: Mapping[str, object] | None = None) -> None:
+        """To the outbox; when even that cannot be written, alerts go straight to the broker."""
+        try:
+            self._outbox.put(entries, marks)
+        except sqlite3.Error as error:
+            self.failures += 1
+            log.error("the outbox cannot be written (%s); check the disk and its free space", error)
+            for entry in entries:
+                if entry.priority == ALERT:
+                    self._direct(entry.topic, entry.payload)
+
+    def _entries(self, assessment: Stored, alert: Stored | None, expires_at: datetime | None) -> list[Entry]:
+        entries = [
+            Entry(ASSESSMENT, "assessment", self._topic, assessment.message_id, assessment.body, expires_at)
+        ]
+        if alert is not None:
+            entries.insert(0, Entry(ALERT, "alert", self._alert_topic, alert.message_id, alert.body))
+        return entries
+
+    def _mark(self) -> list[object]:
+        return [self._generation, *self._rows]
+
+    def _hand_over_rest(self) -> None:
+        """Give the outbox what an agent that was killed could not."""
+        entries: list[Entry] = []
+        for stored in self.store.alerts_after(self._rows[1]):
+            entries.append(Entry(ALERT, "alert", self._alert_topic, stored.message_id, stored.body))
+            self._rows[1] = stored.row
+        for stored in self.store.assessments_after(self._rows[0]):
+            expires_at = envelope.decode(stored.body).expires_at
+            entries.append(
+                Entry(ASSESSMENT, "assessment", self._topic, stored.message_id, stored.body, expires_at)
+            )
+            self._rows[0] = stored.row
+        self._outbox.put(entries, {"handed": self._mark()})
+        if entries:
+            log.info("%d messages of the last run were handed to the outbox", len(entries))
+
+
+def _seen(judgement: Judgement, clock: Clock) -> Seen:
+    score = judgement.news2
+    return Seen(
+        low=score.low, high=score.high, points=score.points, observed_at=clock.to_wall(judgement.observed_at)
+    )
+
+
+def _picture(judgement: Judgement) -> tuple[object, ...]:
+    """What an assessment says, without its time: a change of it is worth a message."""
+    return (
+        judgement.news2.low,
+        judgement.news2.high,
+        tuple(judgement.news2.points.items()),
+        judgement.missing,
+        judgement.stale,
+        judgement.severity,
+        None if judgement.model is None else (judgement.model.severity, judgement.model.version),
+    )

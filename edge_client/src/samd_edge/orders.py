@@ -1,0 +1,178 @@
+"""What each command does on this device: one function for each, and the reasons for which it is refused."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from samd_data.carry import CARRY_SECONDS
+from samd_data.reading import Reading
+from samd_edge import heartbeat
+from samd_edge.admission import Record, folder_of
+from samd_edge.commands import Answer, CommandFailed, Refused
+from samd_edge.database import StoreError
+from samd_edge.models import ModelError
+from samd_protocol.messages import (
+    CommandBody,
+    ModelActivate,
+    ModelRollback,
+    ObservationAdd,
+    PatientAdmit,
+    PatientDischarge,
+    Report,
+    TrainingStart,
+    TrainingStop,
+)
+from samd_protocol.topics import valid_name
+
+if TYPE_CHECKING:
+    from samd_edge.agent import Agent
+
+AHEAD_S: Final = 60.0
+"""An observation may be entered with a time this much ahead: two clocks never agree."""
+TASK: Final = "severity"
+
+
+def execute(agent: "Agent", body: CommandBody) -> Answer:
+    """Carry out a command. Raises Refused with the reason, or CommandFailed."""
+    try:
+        match body:
+            case TrainingStart():
+                return training_start(agent, body)
+            case TrainingStop():
+                return training_stop(agent, body)
+            case ModelActivate():
+                return model_activate(agent, body)
+            case ModelRollback():
+                return model_rollback(agent)
+            case ObservationAdd():
+                return observation_add(agent, body)
+            case PatientAdmit():
+                return patient_admit(agent, body)
+            case PatientDischarge():
+                return patient_discharge(agent, body)
+            case Report():
+                return report(agent)
+    except (StoreError, OSError) as error:
+        raise CommandFailed(str(error)) from error
+
+
+def training_start(agent: "Agent", body: TrainingStart) -> Answer:
+    """Take part in a run, or say why not. Reasons are checked cheaply: the answer is due within a second."""
+    admission = agent.admission
+    if admission is None:
+        raise Refused("no patient")
+    if not admission.record.consent:
+        raise Refused("opted out")
+    running = agent.participation.running()
+    if running is not None and running.id != body.run:
+        raise Refused("in another run")
+    if body.task != TASK:
+        raise Refused(f"wrong model: this device trains {TASK!r}, not {body.task!r}")
+    held = agent.shelf.with_graph(body.graph_sha256)
+    if held is None:
+        raise Refused("wrong model: its graph is not held here")
+    if admission.alert.active and not agent.settings.train_during_alert:
+        raise Refused("an alert is active")
+    rows = admission.store.num_readings()
+    if rows < agent.settings.min_rows:
+        raise Refused("no data" if rows == 0 else f"too few rows: {rows} of {agent.settings.min_rows}")
+    if heartbeat.on_battery():
+        raise Refused("on battery")
+    temperature = heartbeat.temperature_c()
+    if temperature is not None and temperature >= heartbeat.HOT_C:
+        raise Refused(f"too hot: {temperature:.0f} °C")
+    agent.participation.join(body.run, held, admission.store.path)
+    return Answer(accepted=True, rows=rows)
+
+
+def training_stop(agent: "Agent", body: TrainingStop) -> Answer:
+    """Leave a run."""
+    running = agent.participation.running()
+    if running is None or running.id != body.run:
+        raise Refused("not in this run")
+    agent.participation.leave()
+    return Answer()
+
+
+def model_activate(agent: "Agent", body: ModelActivate) -> Answer:
+    """Use a version that is held."""
+    held = agent.shelf.find(body.version)
+    if held is None:
+        raise Refused(f"model {body.version} is not held here")
+    try:
+        agent.use(held)
+    except ModelError as error:
+        raise Refused(str(error)) from error
+    return Answer(model_version=held.version)
+
+
+def model_rollback(agent: "Agent") -> Answer:
+    """Go back to the version that was active before."""
+    held = agent.shelf.previous
+    if held is None:
+        raise Refused("there is no model to go back to")
+    try:
+        agent.use(held)
+    except ModelError as error:
+        raise Refused(str(error)) from error
+    return Answer(model_version=held.version)
+
+
+def observation_add(agent: "Agent", body: ObservationAdd) -> Answer:
+    """What a person observed, at the patient's time."""
+    admission = agent.admission
+    if admission is None:
+        raise Refused("no patient")
+    if body.supplemental_oxygen is None and body.consciousness is None:
+        raise Refused("nothing was observed: give oxygen, consciousness, or both")
+    if not body.by.strip():
+        raise Refused("by whom? an observation carries a name")
+    wall = agent.wall()
+    ago = timedelta(0) if body.observed_at is None else wall - body.observed_at
+    if ago < timedelta(seconds=-AHEAD_S):
+        raise Refused("its time lies in the future")
+    if ago > timedelta(seconds=CARRY_SECONDS["consciousness"]):
+        raise Refused("its time is more than 12 h ago: it says nothing of now")
+    clock = agent.source.clock
+    reading = Reading(
+        observed_at=clock.now() - max(ago, timedelta(0)) * clock.speed,
+        supplemental_oxygen=body.supplemental_oxygen,
+        consciousness=body.consciousness,
+    )
+    admission.observe(reading, by=body.by, entered_at=wall)
+    return Answer()
+
+
+def patient_admit(agent: "Agent", body: PatientAdmit) -> Answer:
+    """Begin an admission with a store of its own."""
+    if agent.admission is not None:
+        raise Refused("a patient is admitted: discharge first")
+    if not valid_name(body.admission):
+        raise Refused("the admission's id is no name: letters, digits, dots, dashes and underscores")
+    if folder_of(agent.folder, body.admission).exists():
+        raise Refused("this admission was here before: an id is used once")
+    record = Record(id=body.admission, spo2_scale=body.spo2_scale, consent=body.consent_to_training)
+    agent.open_admission(record)
+    agent.presence.tell_config()
+    return Answer()
+
+
+def patient_discharge(agent: "Agent", body: PatientDischarge) -> Answer:
+    """End the admission."""
+    admission = agent.admission
+    if admission is None:
+        raise Refused("no patient")
+    if admission.record.id != body.admission:
+        raise Refused("another patient is admitted")
+    agent.close_admission(keep=body.keep)
+    agent.presence.tell_config()
+    return Answer()
+
+
+def report(agent: "Agent") -> Answer:
+    """Say everything again: state, configuration, health, and the latest assessment."""
+    agent.presence.tell_state()
+    agent.presence.tell_config()
+    agent.presence.beat()
+    if agent.admission is not None:
+        agent.admission.tell()
+    return Answer()
