@@ -202,7 +202,7 @@ def check_runtime() -> Iterator[Check]:
     """Which interpreter there is, which numpy, and whether the two work together."""
     import numpy as np
 
-    from samd_edge.runtime import RuntimeUnavailable, choose, runtime_version
+    from samd_edge.runtime import RuntimeUnavailable, choose, open_interpreter, runtime_version
 
     try:
         name, module = choose()
@@ -211,7 +211,7 @@ def check_runtime() -> Iterator[Check]:
         return
     text = f"{name} {runtime_version(name)}, numpy {np.__version__}"
     try:
-        interpreter = module.Interpreter(model_content=zlib.decompress(base64.b85decode(_PROBE)))
+        interpreter = open_interpreter(module, zlib.decompress(base64.b85decode(_PROBE)))
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.array([1, 2], np.float32))
         interpreter.invoke()

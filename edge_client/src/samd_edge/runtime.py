@@ -113,6 +113,19 @@ def runtime_version(name: str) -> str:
     return "unknown"
 
 
+def open_interpreter(module: Any, graph: bytes) -> Any:
+    """An interpreter of ``module`` (from ``choose``), with one thread and the plain operators.
+
+    Without the default delegate (XNNPACK): for networks this small it only adds time to each call.
+    """
+    resolver = getattr(module, "OpResolverType", None) or module.experimental.OpResolverType
+    return module.Interpreter(
+        model_content=graph,
+        num_threads=1,
+        experimental_op_resolver_type=resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+
+
 class Graph:
     """The three signatures of a bundle's ``model.tflite``. Not safe to share between threads.
 
@@ -121,16 +134,11 @@ class Graph:
 
     def __init__(self, graph: bytes) -> None:
         self.runtime, module = choose()
-        resolver = getattr(module, "OpResolverType", None)
-        if resolver is None:  # inside TensorFlow it lives elsewhere
-            resolver = module.experimental.OpResolverType
+        # The interpreter follows the first offset unchecked, and out of the buffer if it points there.
+        if graph[4:8] != b"TFL3" or int.from_bytes(graph[:4], "little") >= len(graph) - 4:
+            raise GraphError("no TFLite graph: its first bytes are not those of one; fetch the model again")
         try:
-            # Without the default delegate (XNNPACK): for networks this small it only adds time to each call.
-            self._interpreter = module.Interpreter(
-                model_content=graph,
-                num_threads=1,
-                experimental_op_resolver_type=resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            )
+            self._interpreter = open_interpreter(module, graph)
             found = set(self._interpreter.get_signature_list())
         except (ValueError, RuntimeError) as error:
             raise GraphError(f"no graph that {self.runtime} can load: {_first_line(error)}") from error
