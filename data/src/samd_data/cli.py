@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "score",
         "NEWS2 of each reading, one JSON object a line",
         _score,
-        description="Reads CSV with a header line, or JSON lines; '-' is standard input, answered line by line.\n"
+        description="Reads CSV with a header line, or JSON lines; '-' is stdin, answered line by line.\n"
         "Columns: observed_at (ISO 8601 with zone), heart_rate, respiratory_rate (per minute), spo2 (%),\n"
         "systolic_bp, diastolic_bp (mmHg), temperature (°C), supplemental_oxygen (true, false),\n"
         "consciousness (A C V P U). What is missing makes the score a range from low to high.",
