@@ -11,7 +11,6 @@ Prints one JSON object.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from samd_protocol import envelope, topics
 from samd_protocol.broker import Broker, connect, make_client
 from samd_protocol.errors import MessageError
 from samd_protocol.messages import Command, Training, TrainingStart
+from samd_scripts.network import untrained
 from samd_scripts.recordings import HISTORY, prepare
 from samd_scripts.stack import Stack, StackError, wait_until
 
@@ -73,12 +73,7 @@ def main() -> int:
 
 
 def measure(stack: Stack, args: argparse.Namespace) -> dict[str, Any]:
-    model = stack.folder / "untrained.samd"
-    subprocess.run(
-        [sys.executable, "-m", "samd_server", "export", "--out", str(model)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    model = untrained()
     recordings = prepare(args.data, stack.folder / "recordings", args.devices)
     stack.broker()
     listener = Listener(stack.broker_url)
@@ -88,7 +83,7 @@ def measure(stack: Stack, args: argparse.Namespace) -> dict[str, Any]:
     stack.wait_ready(stack.server(model))
     for number, recording in enumerate(recordings.taking_part, start=1):
         source = f"replay:{recordings.folder}?patient={recording.patient}&speed=60&from={HISTORY:.0%}"
-        stack.wait_ready(stack.agent(f"bed-{number:02d}", source), 60)
+        stack.wait_ready(stack.agent(f"bed-{number:02d}", source, "--train-during-alert"), 60)
     stack.wait_online(args.devices)
     ready = run(stack, args.devices, rounds=1, epochs=1)
     if len(ready["accepted"]) < args.devices:

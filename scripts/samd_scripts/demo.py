@@ -5,7 +5,6 @@ import contextlib
 import json
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from rich.progress import (
 from samd_data.errors import DataError
 from samd_protocol import bundle as bundles
 from samd_scripts.judging import after_cut, judge
+from samd_scripts.network import untrained
 from samd_scripts.recordings import HISTORY, Recordings, prepare
 from samd_scripts.stack import Program, Stack, StackError, wait_until
 from samd_scripts.view import live_table, save_picture, summary_panel
@@ -113,7 +113,8 @@ class Demo:
 
     def run(self) -> None:
         with self.progress:
-            model = self._export()
+            model = self._network()
+            self.began = time.monotonic()
             recordings = self._recordings()
             self._start(recordings, model)
             status = self._train(recordings)
@@ -125,11 +126,11 @@ class Demo:
 
     # -- steps ----------------------------------------------------------------
 
-    def _export(self) -> "subprocess.Popen[bytes]":
-        """Build the untrained network beside the other steps: TensorFlow alone takes ten seconds to start."""
-        self.model = self.stack.folder / "untrained.samd"
-        program = self.stack.launch("export", "samd_server", "export", "--out", str(self.model))
-        return program.process
+    def _network(self) -> Path:
+        task = self._task("Building the untrained network", 1, note="once: TensorFlow takes some 15 s")
+        model = untrained()
+        self._done(task, "kept in the cache")
+        return model
 
     def _recordings(self) -> Recordings:
         task = self._task("Getting the recordings", 1, note=self.args.data)
@@ -138,11 +139,12 @@ class Demo:
         self._done(task, f"{found.kind}: {len(found.taking_part)} patients, {readings:,} readings")
         return found
 
-    def _start(self, recordings: Recordings, model: "subprocess.Popen[bytes]") -> None:
+    def _start(self, recordings: Recordings, model: Path) -> None:
         devices = len(recordings.taking_part)
         task = self._task("Starting broker, gateway, devices, server", devices + 3)
         self.stack.broker()
         gateway = self.stack.gateway()
+        server = self.stack.server(model)
         agents = [self._agent(number, recordings) for number in range(devices)]
         self.progress.advance(task)
         self.stack.wait_ready(gateway, 60)
@@ -150,10 +152,7 @@ class Demo:
         for agent in agents:
             self.stack.wait_ready(agent, 60)
             self.progress.advance(task)
-        if model.wait(120) != 0:
-            raise StackError(f"the network could not be built:\n{self.stack.programs['export'].tail()}")
-        del self.stack.programs["export"]
-        self.stack.wait_ready(self.stack.server(self.model), 60)
+        self.stack.wait_ready(server, 60)
         self.stack.wait_online(devices)
         wait_until(self._all_hold_the_graph, timeout=60, what="every device holds the network", every=0.1)
         self.progress.advance(task)
@@ -162,7 +161,8 @@ class Demo:
     def _agent(self, number: int, recordings: Recordings) -> Program:
         patient = recordings.taking_part[number].patient
         source = f"replay:{recordings.folder}?patient={patient}&speed={SPEED}&from={HISTORY:.0%}"
-        return self.stack.agent(f"bed-{number + 1:02d}", source)
+        # Intensive-care patients are rarely without an alert; a device at a bed would not train during one.
+        return self.stack.agent(f"bed-{number + 1:02d}", source, "--train-during-alert")
 
     def _all_hold_the_graph(self) -> bool:
         self.stack.check()

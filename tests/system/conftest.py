@@ -24,7 +24,7 @@ class Ward:
         patient = self.recordings.taking_part[number].patient
         source = f"replay:{self.recordings.folder}?patient={patient}&speed={speed}&from=70%"
         name = f"bed-{number + 1:02d}"
-        self.stack.wait_ready(self.stack.agent(name, source), 60)
+        self.stack.wait_ready(self.stack.agent(name, source, "--train-during-alert"), 60)
 
     def start_gateway(self) -> None:
         self.stack.wait_ready(self.stack.gateway(), 60)
