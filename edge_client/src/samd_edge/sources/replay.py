@@ -130,6 +130,10 @@ def load(path: Path, patient: str | None) -> Recording:
         if patient not in (None, file.stem):
             raise SourceError(f"{file}: is the file of one patient; leave ?patient= out, or name its folder")
         return Recording(file.stem, read_file(file))
+    if not path.exists() and str(path) != "clif-demo":  # the one data set that is known by its name
+        raise SourceError(
+            f"{path}: there is no such file or folder; see 'samd-data datasets' for what can be had"
+        )
     command = [sys.executable, "-m", "samd_edge.sources.extract", str(path), *([patient] if patient else [])]
     done = subprocess.run(command, check=False, capture_output=True)
     if done.returncode != 0:
