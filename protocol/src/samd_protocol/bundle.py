@@ -30,7 +30,10 @@ MAX_BYTES = 64 * 1024 * 1024
 GRAPH, WEIGHTS, KERAS, MANIFEST = "model.tflite", "weights.npy", "model.keras", "manifest.json"
 MEMBERS = (MANIFEST, GRAPH, WEIGHTS, KERAS)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_END = b"PK\x05\x06" + bytes(4) + len(MEMBERS).to_bytes(2, "little") * 2
+_DIRECTORY_BYTES = sum(46 + len(name) for name in MEMBERS)
+_END = (
+    b"PK\x05\x06" + bytes(4) + len(MEMBERS).to_bytes(2, "little") * 2 + _DIRECTORY_BYTES.to_bytes(4, "little")
+)
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +144,7 @@ def unpack(data: bytes, *, where: str = "bundle") -> Bundle:
     if len(data) > MAX_BYTES:
         raise BundleError(f"{where}: {len(data)} bytes, a bundle has at most {MAX_BYTES}")
     # Looked at before the zip is opened: a directory of a million members would fill the memory.
-    if data[-22:-10] != _END or data[-42:-38] == b"PK\x06\x07":
+    if data[-22:-6] != _END or data[-42:-38] == b"PK\x06\x07":
         raise BundleError(f"{where}: no bundle, or a truncated one; fetch it again")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
