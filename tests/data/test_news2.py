@@ -58,13 +58,17 @@ def test_every_twentieth_of_a_degree() -> None:
     ("value", "points"),
     [(35.04, 3), (35.05, 1), (36.04, 1), (36.05, 0), (38.04, 0), (38.05, 1), (39.04, 1), (39.05, 2)],
 )
-def test_a_temperature_is_rounded_halves_up_and_float_noise_does_not_matter(value: float, points: int) -> None:
+def test_a_temperature_is_rounded_halves_up_and_float_noise_does_not_matter(
+    value: float, points: int
+) -> None:
     assert points_of(temperature=value)["temperature"] == points
     assert points_of(temperature=float(np.float32(value)))["temperature"] == points
     assert points_of(temperature=value - 1e-9)["temperature"] == points
 
 
-@pytest.mark.parametrize(("value", "points"), [(8.4, 3), (8.5, 1), (11.5, 0), (20.49, 0), (20.5, 2), (24.5, 3)])
+@pytest.mark.parametrize(
+    ("value", "points"), [(8.4, 3), (8.5, 1), (11.5, 0), (20.49, 0), (20.5, 2), (24.5, 3)]
+)
 def test_no_breath_falls_between_two_columns(value: float, points: int) -> None:
     assert points_of(respiratory_rate=value)["respiratory_rate"] == points
 
@@ -157,7 +161,9 @@ COMPLETIONS = {
 
 @settings(max_examples=200)
 @given(readings, st.sampled_from([1, 2]), st.sampled_from(["news2", "news"]))
-def test_the_range_is_exactly_what_completing_the_reading_can_give(reading: Reading, scale: Any, version: Any) -> None:
+def test_the_range_is_exactly_what_completing_the_reading_can_give(
+    reading: Reading, scale: Any, version: Any
+) -> None:
     if version == "news":
         scale = 1
     result = score(reading, spo2_scale=scale, version=version)

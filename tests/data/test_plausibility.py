@@ -50,7 +50,10 @@ def test_an_unknown_field_is_an_error_of_the_caller() -> None:
         check("pulse", 80)
 
 
-@given(st.sampled_from(FIELDS), st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none()))
+@given(
+    st.sampled_from(FIELDS),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none()),
+)
 def test_check_never_fails_on_what_it_is_given(field: str, value: Any) -> None:
     reason = check(field, value)
     assert reason is None or "\n" not in reason
@@ -83,7 +86,13 @@ def test_what_is_no_temperature(value: float, unit: Any, hint: str) -> None:
 
 
 def test_clean_keeps_the_good_and_names_the_bad() -> None:
-    fields = {"heart_rate": 80, "spo2": 10, "temperature": None, "supplemental_oxygen": False, "consciousness": "A"}
+    fields = {
+        "heart_rate": 80,
+        "spo2": 10,
+        "temperature": None,
+        "supplemental_oxygen": False,
+        "consciousness": "A",
+    }
     accepted, rejections = clean(fields, file="a.csv", row=3)
     assert accepted == {"heart_rate": 80.0, "supplemental_oxygen": False, "consciousness": "A"}
     assert isinstance(accepted["heart_rate"], float)

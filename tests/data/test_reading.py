@@ -14,8 +14,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def test_the_order_of_the_columns_is_fixed() -> None:
     assert SIGNS == ("heart_rate", "respiratory_rate", "spo2", "systolic_bp", "temperature")
-    assert COLUMNS == (*SIGNS, "supplemental_oxygen", "consciousness")
-    assert VITALS == (*SIGNS, "diastolic_bp")
+    assert (*SIGNS, "supplemental_oxygen", "consciousness") == COLUMNS
+    assert (*SIGNS, "diastolic_bp") == VITALS
 
 
 def test_a_time_is_kept_in_utc() -> None:
@@ -39,7 +39,7 @@ def test_a_time_is_kept_in_utc() -> None:
     ],
 )
 def test_what_a_reading_refuses(fields: Any) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"time zone|it is|missing value|names|age of"):
         Reading(**{"observed_at": NOW} | fields)
 
 
@@ -68,4 +68,7 @@ def test_a_recording_is_in_order() -> None:
 
 
 def test_present() -> None:
-    assert Reading(observed_at=NOW, spo2=98, supplemental_oxygen=False).present() == ("spo2", "supplemental_oxygen")
+    assert Reading(observed_at=NOW, spo2=98, supplemental_oxygen=False).present() == (
+        "spo2",
+        "supplemental_oxygen",
+    )

@@ -25,7 +25,9 @@ def rows(*changes: dict[int, float]) -> np.ndarray:
 
 
 def test_five_signs_do_not_look_at_oxygen_and_consciousness() -> None:
-    values = rows({}, {5: np.nan, 6: np.nan}, {5: 1, 6: 1}, {0: 100}, {0: 131, 1: 22}, {0: 131, 1: 25, 4: 38.5})
+    values = rows(
+        {}, {5: np.nan, 6: np.nan}, {5: 1, 6: 1}, {0: 100}, {0: 131, 1: 22}, {0: 131, 1: 25, 4: 38.5}
+    )
     assert labels(values, "five").tolist() == [0, 0, 0, 1, 2, 3]
 
 

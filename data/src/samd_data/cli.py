@@ -438,3 +438,7 @@ def _discard_stdout() -> None:
         pass  # stdout is no real file, as in a test
     finally:
         os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

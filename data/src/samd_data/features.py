@@ -132,7 +132,7 @@ def _features_of(field: str, values: NDArray[np.float64]) -> Iterator[NDArray[np
     yield np.clip((values - centre) / scale, -CLIP, CLIP)
     for sign, bound, width in _steps(field):
         beyond = values - bound if sign == ">" else bound - values
-        yield np.clip(beyond / width, 0.0, 1.0)
+        yield np.clip(beyond, 0.0, width) / width
 
 
 def _steps(field: str) -> Iterator[tuple[str, float, float]]:

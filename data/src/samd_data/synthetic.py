@@ -65,8 +65,9 @@ _FIRST_READING: Final = datetime(2026, 1, 1, tzinfo=UTC)
 def generate(patients: int, hours: int, seed: int, *, start: datetime = _FIRST_READING) -> list[Recording]:
     """``patients`` recordings of ``hours`` hours each, one reading an hour, from ``start`` (aware) on.
 
-    The same seed gives the same recordings (with the same numpy), and patient number k is the same however many
-    there are. The first patient and every third after it deteriorates for certain, the others by chance.
+    The same seed gives the same recordings (with the same numpy), and patient number k is the same
+    however many there are. The first patient and every third after it deteriorates for certain, the others by
+    chance.
     With 10 patients of 72 hours all four classes of severity occurred for each of 60 seeds.
 
     Raises ``ValueError`` for fewer than 1 patient or hour, or a negative seed.

@@ -29,6 +29,7 @@ from samd_data.reading import FIELDS, VITALS, Reading
 Format = Literal["csv", "jsonl"]
 
 _AGE_COLUMNS: Final = tuple(f"{field}_age" for field in FIELDS)
+_TOLD_KEYS: Final = 100  # unknown keys that are told; a stream may go on for months
 _LONGEST_LINE: Final = 65_536  # characters; a reading takes about 300
 _MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none"})
 _FLAGS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -212,7 +213,9 @@ def _read_jsonl(first: Line, lines: Iterator[Line], name: str) -> Iterator[Readi
         if not isinstance(content, dict):
             yield _whole(name, row, text, "the line is no JSON object", 'write {"observed_at": ...} a line')
         else:
-            for key in content.keys() - {"observed_at", "ages", *FIELDS} - told:
+            for key in sorted(content.keys() - {"observed_at", "ages", *FIELDS} - told)[
+                : _TOLD_KEYS - len(told)
+            ]:
                 told.add(key)
                 reason = f"{shown(key)} is no field that is known here, and is not read"
                 yield Rejection(name, row, key, "", reason, _RENAME)
