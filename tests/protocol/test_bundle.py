@@ -116,6 +116,12 @@ def test_the_same_content_gives_the_same_bytes() -> None:
     assert bundle.pack(made(metrics=turned)) == PACKED, "the order of keys makes no difference"
 
 
+def test_the_bytes_are_the_same_under_every_version_of_python_and_numpy() -> None:
+    assert hashlib.sha256(PACKED).hexdigest() == (
+        "d704cdba14fbb88994a03e7616811cc3e6fcfaff7eb57e82a3b913ec281a1106"
+    )
+
+
 def test_anybody_can_open_it() -> None:
     with zipfile.ZipFile(io.BytesIO(PACKED)) as archive:
         assert archive.testzip() is None

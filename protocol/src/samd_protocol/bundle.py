@@ -14,8 +14,10 @@ import io
 import math
 import os
 import re
+import struct
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -122,15 +124,21 @@ def pack(bundle: Bundle) -> bytes:
 
 
 def _archive(members: dict[str, bytes]) -> bytes:
-    """The one zip file that holds these members: order, times and attributes are fixed."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name in MEMBERS:
-            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            info.create_system = 3  # also where the file is written on another system
-            info.external_attr = 0o600 << 16
-            archive.writestr(info, members[name])
-    return out.getvalue()
+    """The one zip file that holds these members: order, times and attributes are fixed.
+
+    Written out by hand (APPNOTE 6.3, 4.3): a device compares these bytes with those that another version of
+    Python wrote, and the standard library does not promise that they stay the same.
+    """
+    files, directory = bytearray(), bytearray()
+    for name in MEMBERS:
+        data = members[name]
+        # version 2.0, no flags, stored, midnight of 1 January 1980, checksum, sizes, no extra field
+        common = struct.pack("<5H3L2H", 20, 0, 0, 0, 33, zlib.crc32(data), len(data), len(data), len(name), 0)
+        # made on Unix; no comment, first disk, binary; mode 0600; where the member begins
+        place = struct.pack("<3H2L", 0, 0, 0, 0o600 << 16, len(files))
+        directory += b"PK\x01\x02" + struct.pack("<H", 3 << 8 | 20) + common + place + name.encode()
+        files += b"PK\x03\x04" + common + name.encode() + data
+    return bytes(files + directory + _END + struct.pack("<LH", len(files), 0))
 
 
 def _npy_header(size: int) -> bytes:
