@@ -378,7 +378,7 @@ class Agent:
             log.error("%s", error)
 
     def use(self, held: Held) -> None:
-        """Make a model the active one, and say so. Raises ModelError with the reason when it cannot be used."""
+        """Make a model the active one, and say so. Raises ModelError when it cannot be used."""
         try:
             model = load_model(self.shelf.check(held))
         except (ModelRefused, RuntimeUnavailable, BundleError) as error:

@@ -73,7 +73,7 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="end when the source has ended and all is sent",
     )
     run.add_argument("--log-level", choices=LEVELS, default="info", help="(default %(default)s)")
-    run.set_defaults(run=run_agent)
+    run.set_defaults(run=run_agent, function=run_agent)
 
     models = subparsers.add_parser(
         "models", help="the models that a device holds", description="Lists, activates, or goes back."
@@ -86,7 +86,7 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--activate", type=int, metavar="V", help="use version V (the agent must not be running)"
     )
     change.add_argument("--rollback", action="store_true", help="go back to the version before")
-    models.set_defaults(run=list_models)
+    models.set_defaults(run=list_models, function=list_models)
 
 
 _OPTIONS = (
