@@ -66,3 +66,11 @@ def peers() -> Iterator[Callable[[T], T]]:
 def name() -> str:
     """A device name of this test alone."""
     return f"bed-{uuid.uuid4().hex[:6]}"
+
+
+@pytest.fixture(scope="session")
+def shared_gateway(broker_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway for tests that neither restart it nor count on being alone."""
+    gateway = Gateway(broker_url, tmp_path_factory.mktemp("shared") / "gateway")
+    yield gateway
+    assert gateway.end() == 0

@@ -4,6 +4,7 @@ import os
 import queue
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -156,7 +157,7 @@ class Peer:
         self._subscribed = threading.Event()
         self.client.on_connect = lambda *_: self._connected.set()
         self.client.on_subscribe = lambda *_: self._subscribed.set()
-        self.client.on_message = lambda _c, _d, message: self.received(message.topic, message.payload)
+        self.client.on_message = lambda _c, _d, message: self.arrived(message)
         if will is not None:
             topic, message = will
             self.client.will_set(topic, envelope.encode(self.sealer.seal(message)), qos=1, retain=True)
@@ -168,6 +169,9 @@ class Peer:
         self._subscribed.clear()
         self.client.subscribe([(one, 1) for one in filters])
         assert self._subscribed.wait(10.0)
+
+    def arrived(self, message: mqtt.MQTTMessage) -> None:
+        self.received(message.topic, message.payload)
 
     def received(self, topic: str, payload: bytes) -> None:
         self.inbox.put((topic, payload))
@@ -193,7 +197,7 @@ class Peer:
 
 
 class Device(Peer):
-    """A device that answers `training.start` by `answer`: accepted, a reason to reject, or None for silence."""
+    """Answers `training.start` by `answer`: accepted, a reason to reject, or None for silence."""
 
     def __init__(
         self,
@@ -262,7 +266,7 @@ class Server(Peer):
             url,
             "server",
             boot=boot,
-            client_id="server",
+            client_id=f"server-{uuid.uuid4().hex[:6]}",
             will=(topics.SERVER_STATE, ServerState(status="offline", version="0.1.0")),
         )
         self.subscribe(topics.SERVER_ORDER)
@@ -303,3 +307,10 @@ def assessment(total: int = 3, **changes: Any) -> Assessment:
         "reading_age_s": 2.0,
     }
     return Assessment(**(fields | changes))
+
+
+def stored(data: Path, kind: str = "assessment") -> list[tuple[str, int]]:
+    with sqlite3.connect(f"file:{data}/gateway.sqlite3?mode=ro", uri=True) as connection:
+        rows = connection.execute("SELECT device, seq FROM messages WHERE kind = ?", (kind,)).fetchall()
+    connection.close()
+    return rows

@@ -2,14 +2,15 @@
 
 import signal
 import socket
-import subprocess
-import sys
 import threading
+from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import psutil
 import pytest
 from gateway_peers import Peer, Process, free_port, until
+
+from samd_gateway.cli import main
 
 
 def properties(**values: object) -> mqtt.Properties:
@@ -17,16 +18,6 @@ def properties(**values: object) -> mqtt.Properties:
     for name, value in values.items():
         setattr(made, name, value)
     return made
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "samd_gateway", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
@@ -52,37 +43,45 @@ def test_it_leaves_nothing_even_when_killed() -> None:
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, what="child gone")
 
 
-def test_a_port_in_use_is_one_sentence() -> None:
+@pytest.mark.parametrize("program", ["broker", "serve"])
+def test_a_port_in_use_is_one_sentence(
+    program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
         port = sock.getsockname()[1]
-        done = run("broker", "--port", str(port))
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert f"port {port} on 127.0.0.1 is in use" in done.stderr
-    assert "--port" in done.stderr
+        assert main([program, "--port", str(port)]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == (
+        f"samd-gateway: port {port} on 127.0.0.1 is in use; stop the program that listens there, "
+        f"or choose another port: samd-gateway {program} --port {port + 1}\n"
+    )
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])  # noqa: S104 - refused
-@pytest.mark.parametrize("program", ["broker", "serve"])
-def test_no_other_host_than_loopback(program: str, host: str) -> None:
-    done = run(program, "--host", host, "--port", "0")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert ("Mosquitto" if program == "broker" else "proxy") in done.stderr
+@pytest.mark.parametrize(("program", "remedy"), [("broker", "Mosquitto"), ("serve", "proxy")])
+def test_no_other_host_than_loopback(
+    program: str, remedy: str, host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([program, "--host", host, "--port", "0"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert remedy in told
 
 
 class Listener(Peer):
-    def received(self, topic: str, payload: bytes) -> None:
-        raise NotImplementedError
+    """Keeps whole messages, with their properties."""
 
     def __init__(self, url: str, client_id: str, topic: str) -> None:
         self.got: list[mqtt.MQTTMessage] = []
         super().__init__(url, "listener", client_id=client_id)
-        self.client.on_message = lambda _c, _d, message: self.got.append(message)
         self.subscribe(topic)
+
+    def arrived(self, message: mqtt.MQTTMessage) -> None:
+        self.got.append(message)
 
 
 def test_it_honours_what_the_wire_needs(broker_url: str, peers: object, name: str) -> None:

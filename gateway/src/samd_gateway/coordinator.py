@@ -183,6 +183,8 @@ class Coordinator:
     def _loop(self) -> None:
         while not self._stopping:
             self._wake.clear()
+            if self._stopping:  # said between the look at it and the clearing
+                return
             try:
                 wait_s = self.step()
             except UnavailableError:

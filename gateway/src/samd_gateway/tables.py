@@ -113,7 +113,7 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     """The table of `runs list`."""
     table = Table()
     for heading in ("run", "state", "round", "devices", "model", "began", "reason"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading in ("run", "state"))
     for run in runs:
         released = "" if run["model_version"] is None else f"{run['model_version']}"
         if released and not run["released"]:
