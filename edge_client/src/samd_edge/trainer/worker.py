@@ -33,6 +33,7 @@ Say = Callable[[frames.FromTrainer], None]
 class _Prepared:
     graph_sha256: str
     batch_size: int
+    size: int
     spec: FeatureSpec
     trainer: Any  # learning.Trainer
     admission: Admission
@@ -86,7 +87,14 @@ class Worker:
             text = str(error) or "out of memory: raise the trainer's ceiling"
             _log.error("nothing prepared: %s", text)
             return frames.Prepared(error=text, seconds=self._monotonic() - began)
-        self._prepared = _Prepared(bundle.graph_sha256, bundle.manifest.batch_size, spec, trainer, admission)
+        self._prepared = _Prepared(
+            graph_sha256=bundle.graph_sha256,
+            batch_size=bundle.manifest.batch_size,
+            size=bundle.manifest.weights_size,
+            spec=spec,
+            trainer=trainer,
+            admission=admission,
+        )
         return frames.Prepared(
             graph_sha256=bundle.graph_sha256,
             train=admission.train.counts(),
@@ -128,6 +136,10 @@ class Worker:
         if not len(rows):
             return _answer(task, error="no data")
         weights = task.weights.array()
+        if len(weights) != ready.size:
+            return _answer(
+                task, error=f"the task has {len(weights)} weights, the prepared model {ready.size}"
+            )
         if not np.isfinite(weights).all():
             return _answer(task, error="the task's weights are not finite")
         place = Place(task.settings.seed, task.round, task.device)
