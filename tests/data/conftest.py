@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from samd_data.datasets.clif_demo import default_cache
+from samd_data.datasets.fetching import default_cache
 from samd_data.reading import Reading
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

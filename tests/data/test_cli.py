@@ -26,7 +26,7 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: str | Path) -> int:
+def run(*arguments: str | Path | int) -> int:
     return main([str(argument) for argument in arguments])
 
 

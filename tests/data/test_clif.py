@@ -1,6 +1,5 @@
 """The CLIF demo: how it is fetched, and what is in it."""
 
-import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -10,11 +9,8 @@ from typing import Any
 import pytest
 
 from samd_data.datasets import clif_demo, open_dataset
-from samd_data.datasets import clif_demo as fetch
-from samd_data.datasets.clif_demo import default_cache, unpack
+from samd_data.datasets.fetching import default_cache, unpack
 from samd_data.errors import DataError
-
-MODULE = sys.modules["samd_data.datasets.clif_demo"]
 
 
 @pytest.mark.long
@@ -36,10 +32,12 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_a_cached_demo_needs_no_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(MODULE.subprocess, "run", lambda *_, **__: pytest.fail("nothing is to be fetched"))
+    monkeypatch.setattr(
+        "samd_data.datasets.fetching.subprocess.run", lambda *_, **__: pytest.fail("nothing is to be fetched")
+    )
     (tmp_path / "clif-demo-2.1.0").mkdir()
     (tmp_path / "clif-demo-2.1.0/clif_vitals.parquet").touch()
-    assert fetch(tmp_path) == tmp_path / "clif-demo-2.1.0"
+    assert clif_demo(tmp_path) == tmp_path / "clif-demo-2.1.0"
 
 
 def test_without_pip_or_network_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -48,7 +46,7 @@ def test_without_pip_or_network_one_sentence_says_so(monkeypatch: pytest.MonkeyP
     def run(command: list[str], **_: Any) -> Any:
         return answers["download" if "download" in command else "version"]
 
-    monkeypatch.setattr(MODULE.subprocess, "run", run)
+    monkeypatch.setattr("samd_data.datasets.fetching.subprocess.run", run)
     answers["version"] = SimpleNamespace(returncode=1)
     with pytest.raises(DataError, match="there is no pip"):
         clif_demo(tmp_path)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from samd_data.severity import CLASSES, labels, severity_of
 
@@ -16,7 +17,7 @@ def test_classes() -> None:
             severity_of(total)
 
 
-def rows(*changes: dict[int, float]) -> np.ndarray:
+def rows(*changes: dict[int, float]) -> NDArray[np.float64]:
     values = np.array([NORMAL] * len(changes))
     for row, change in enumerate(changes):
         for column, value in change.items():

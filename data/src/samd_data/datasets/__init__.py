@@ -17,7 +17,7 @@ Nothing is changed on disk. Nothing is filled in: what the source does not say i
 
 from samd_data.datasets.base import Dataset, Stay
 from samd_data.datasets.catalog import Entry, catalog
-from samd_data.datasets.clif_demo import clif_demo
+from samd_data.datasets.fetching import clif_demo
 from samd_data.datasets.opening import open_dataset
 
 __all__ = ["Dataset", "Entry", "Stay", "catalog", "clif_demo", "open_dataset"]

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from samd_data.datasets.base import Dataset
-from samd_data.datasets.clif_demo import clif_demo
+from samd_data.datasets.fetching import clif_demo
 from samd_data.datasets.tables import find_table
 from samd_data.errors import DataError
 
