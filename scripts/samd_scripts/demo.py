@@ -28,7 +28,7 @@ from samd_data.errors import DataError
 from samd_protocol import bundle as bundles
 from samd_scripts.judging import after_cut, judge
 from samd_scripts.network import untrained
-from samd_scripts.recordings import HISTORY, Recordings, prepare
+from samd_scripts.recordings import HISTORY, Recordings, prepare, usual_labels
 from samd_scripts.stack import Program, Stack, StackError, wait_until
 from samd_scripts.view import live_table, save_picture, summary_panel
 
@@ -72,6 +72,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "default: the CLIF demo, real intensive care, downloaded once and checked by its hash",
     )
     parser.add_argument("--patients", type=int, default=10, metavar="N", help="devices; default: %(default)s")
+    parser.add_argument(
+        "--labels",
+        choices=("five", "all"),
+        help="what the model learns: the chart's points of the five signs, or of all seven inputs; "
+        "default: all where the recordings tell oxygen and consciousness, else five",
+    )
     parser.add_argument("--rounds", type=int, default=30, metavar="N", help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=5, metavar="N", help="a round; default: %(default)s")
     parser.add_argument(
@@ -113,9 +119,8 @@ class Demo:
 
     def run(self) -> None:
         with self.progress:
-            model = self._network()
-            self.began = time.monotonic()
             recordings = self._recordings()
+            model = self._network(self.args.labels or usual_labels(recordings))
             self._start(recordings, model)
             status = self._train(recordings)
             released = self._release(status, recordings)
@@ -126,10 +131,10 @@ class Demo:
 
     # -- steps ----------------------------------------------------------------
 
-    def _network(self) -> Path:
-        task = self._task("Building the untrained network", 1, note="once: TensorFlow takes some 15 s")
-        model = untrained()
-        self._done(task, "kept in the cache")
+    def _network(self, labels: str) -> Path:
+        task = self._task("Building the untrained network", 1, note="the first time: TensorFlow takes 15 s")
+        model = untrained(labels)
+        self._done(task, f"labels by the {'whole chart' if labels == 'all' else 'five signs of the chart'}")
         return model
 
     def _recordings(self) -> Recordings:
@@ -223,6 +228,7 @@ class Demo:
                 if time.monotonic() >= ends:
                     break
                 time.sleep(0.5)
+        self.console.print()
         if self.args.picture is not None:
             save_picture(table, self.args.picture)
 

@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("server/src/samd_server", "data/src/samd_data", "protocol/src/samd_protocol")
 
 
-def untrained(cache: Path | None = None) -> Path:
-    """The file, built if need be. Raises StackError when it cannot be built."""
+def untrained(labels: str = "five", cache: Path | None = None) -> Path:
+    """The file for a label setting (`five` or `all`), built if need be; raises StackError if it cannot be."""
     folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "samd"
-    path = folder / f"untrained-{_digest()}.samd"
+    path = folder / f"untrained-{labels}-{_digest()}.samd"
     try:
         bundles.read(path)
     except BundleError:
@@ -30,7 +30,7 @@ def untrained(cache: Path | None = None) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / "model.samd"
             done = subprocess.run(
-                [sys.executable, "-m", "samd_server", "export", "--out", str(made)],
+                [sys.executable, "-m", "samd_server", "export", "--labels", labels, "--out", str(made)],
                 check=False,
                 capture_output=True,
                 text=True,

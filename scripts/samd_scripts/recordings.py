@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samd_data.datasets import clif_demo, open_dataset
-from samd_data.synthetic import generate
-
 from samd_data.errors import DataError
+from samd_data.hourly import hourly
 from samd_data.reading import Recording
+from samd_data.severity import labels
+from samd_data.synthetic import generate
 from samd_data.table import write_csv
 
 HISTORY = 0.7
@@ -48,3 +49,10 @@ def _load(choice: str, patients: int) -> tuple[str, list[Recording]]:
     dataset = open_dataset(path)
     names = dataset.patients()[:patients]
     return dataset.kind, [dataset.recording(name) for name in names]
+
+
+def usual_labels(recordings: Recordings) -> str:
+    """`all` where at least half of the patients' hours tell all seven inputs, else `five`."""
+    tables = [hourly(recording.readings).values for recording in recordings.taking_part]
+    whole = sum(int((labels(values, "all") >= 0).sum()) for values in tables)
+    return "all" if 2 * whole >= sum(map(len, tables)) > 0 else "five"
