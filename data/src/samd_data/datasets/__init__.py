@@ -12,7 +12,9 @@ kind            what is looked for                                              
 ==============  ============================================================================  ===========
 
 pandas and pyarrow (the extra ``samd-data[datasets]``) are loaded when such a data set is opened, not before.
-Nothing is changed on disk. Nothing is filled in: what the source does not say is missing.
+Nothing is changed on disk. Nothing is filled in: what the source does not say is missing. Both intensive-care
+demos chart oxygen almost only while it is given, and the emergency demo neither oxygen nor consciousness: the
+labels "all" (``severity``) have no class "none" in the former and no row in the latter.
 """
 
 from samd_data.datasets.base import Dataset, Stay
