@@ -149,6 +149,17 @@ class Admission:
         if judgement.snapshot.present() or judgement.stale:
             self._settle(judgement, None)
 
+    def tell_again(self) -> None:
+        """For a gateway that has just come: the last alert, under its own id, and an assessment of now.
+
+        A broker acknowledges what nobody has subscribed to. An alert must not be lost that way; one that
+        arrives twice is known by its id.
+        """
+        last = self.store.last_alert()
+        if last is not None:
+            self._hand_over([Entry(ALERT, "alert", self._alert_topic, last.message_id, last.body)])
+        self.tell()
+
     def reading_age_s(self) -> float | None:
         """Wall seconds since the newest value was measured; None before the first."""
         if self.latest is None:

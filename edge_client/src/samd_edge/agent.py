@@ -34,7 +34,7 @@ from samd_edge.sources import Source, open_source, parse
 from samd_protocol import envelope, topics
 from samd_protocol.envelope import Sealer
 from samd_protocol.errors import BundleError, MessageError
-from samd_protocol.messages import ModelRelease
+from samd_protocol.messages import GatewayState, ModelRelease
 
 log = logging.getLogger(__name__)
 
@@ -330,12 +330,22 @@ class Agent:
                 self._on_config(message.payload)
             elif message.topic == topics.MODEL:
                 self._on_release(message.payload)
+            else:
+                self._on_gateway(message.payload)
         except MessageError as error:
             self.malformed[message.topic] += 1
             if self.malformed[message.topic] == 1:
                 log.warning(
                     "a message on %s was dropped (%s); further ones are counted", message.topic, error.reason
                 )
+
+    def _on_gateway(self, payload: bytes) -> None:
+        """A gateway's birth: it may have missed what the broker acknowledged while nobody listened."""
+        state = envelope.decode(payload).data
+        if not isinstance(state, GatewayState):
+            raise MessageError("malformed", "no state of a gateway")
+        if state.status == "online" and self.admission is not None:
+            self.admission.tell_again()
 
     def _on_config(self, payload: bytes) -> None:
         desired = self.presence.take_config(payload)

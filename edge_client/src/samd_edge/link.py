@@ -184,8 +184,9 @@ class Link:
         self._since = time.monotonic()
         self._told = None
         log.info("connected to %s", self._broker.url)
-        wanted = [topics.down(self._device, kind) for kind in ("command", "config", "task")]
-        client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in (*wanted, topics.MODEL)])
+        own = [topics.down(self._device, kind) for kind in ("command", "config", "task")]
+        wanted = (*own, topics.MODEL, topics.EVERY_GATEWAY)
+        client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in wanted])
         self._on_event(Connected(number))
 
     def _disconnected(self, number: int, reason: str) -> None:

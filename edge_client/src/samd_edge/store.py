@@ -205,6 +205,13 @@ class AdmissionStore:
         """Alerts that were stored after the given row."""
         return self._stored("SELECT id, message_id, body FROM alerts WHERE id > ? ORDER BY id", row)
 
+    def last_alert(self) -> Stored | None:
+        """The newest change of the alert state, if there ever was one."""
+        return next(
+            self._stored("SELECT id, message_id, body FROM alerts WHERE id > ? ORDER BY id DESC LIMIT 1", 0),
+            None,
+        )
+
     def latest_assessment(self) -> Stored | None:
         """The newest assessment, if there is one."""
         return next(

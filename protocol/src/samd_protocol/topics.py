@@ -53,6 +53,10 @@ def every_up(kind: DeviceUp) -> str:
     return f"{ROOT}/d/+/up/{kind}"
 
 
+EVERY_GATEWAY = f"{ROOT}/gateway/+/state"
+"""The filter for births and last wills of all gateways, which devices may read."""
+
+
 def gateway_state(gateway: str) -> str:
     """Birth and last will of one gateway."""
     return f"{ROOT}/gateway/{check_name(gateway)}/state"
