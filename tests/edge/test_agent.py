@@ -29,7 +29,7 @@ ILL = WELL | {"heart_rate": 135.0, "respiratory_rate": 26.0, "spo2": 90.0}
 
 
 def now(seconds_ago: float = 0.0, **values: Any) -> Reading:
-    return Reading(observed_at=today - timedelta(seconds=seconds_ago), **(values or WELL))
+    return Reading(observed_at=datetime.now(UTC) - timedelta(seconds=seconds_ago), **(values or WELL))
 
 
 def test_birth_assessment_alert_and_farewell(

@@ -1,0 +1,271 @@
+"""Models: fetched in pieces, verified before anything is loaded, old or new but whole."""
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samd_edge.device_db import DeviceDb
+from samd_edge.model_fetch import Fetcher, Transient, check_release, fetch_once
+from samd_edge.models import Held, ModelError, Shelf
+from samd_protocol import topics
+from samd_protocol.errors import BundleError
+from samd_protocol.messages import ModelActivate, ModelRelease, ModelRollback
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FileServer:
+    """Serves one file; `cut` ends each answer after so many bytes, `ranges` says whether it knows ranges."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.cut: int | None = None
+        self.ranges = True
+        self.status = 200
+        self.requests: list[str | None] = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                wanted = self.headers.get("Range")
+                outer.requests.append(wanted)
+                if outer.status != 200:
+                    self.send_error(outer.status)
+                    return
+                begin = int(wanted[6:-1]) if wanted and outer.ranges else 0
+                body = outer.data[begin:]
+                self.send_response(206 if begin else 200)
+                if begin:
+                    self.send_header("Content-Range", f"bytes {begin}-{len(outer.data) - 1}/*")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body if outer.cut is None else body[: outer.cut])
+                self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/model.samd"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    server = FileServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    db = DeviceDb(tmp_path / "device")
+    yield Shelf(db, tmp_path / "device")
+    db.close()
+
+
+def release(server: FileServer, path: Path, version: int = 1, **changes: Any) -> ModelRelease:
+    server.data = data = path.read_bytes()
+    values = {
+        "version": version,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": len(data),
+        "url": server.url,
+        "task": "severity",
+        "trained": True,
+    }
+    return ModelRelease(**(values | changes))  # type: ignore[arg-type]
+
+
+class Ending:
+    """What the fetcher came to."""
+
+    def __init__(self, shelf: Shelf, **options: Any) -> None:
+        self.held: Held | None = None
+        self.error: str | None = None
+        self._over = threading.Event()
+        options = {"retry_s": (0.01, 0.02), "max_attempts": 20} | options
+        self.fetcher = Fetcher(shelf, done=self._done, failed=self._failed, now=lambda: NOW, **options)
+        self.fetcher.start()
+
+    def _done(self, _release: ModelRelease, held: Held) -> None:
+        self.held = held
+        self._over.set()
+
+    def _failed(self, _release: ModelRelease, text: str) -> None:
+        self.error = text
+        self._over.set()
+
+    def of(self, wanted: ModelRelease) -> "Ending":
+        self.fetcher.want(wanted)
+        assert self._over.wait(20)
+        self.fetcher.stop()
+        return self
+
+
+def leftovers(shelf: Shelf) -> list[str]:
+    return sorted(path.name for path in shelf.folder.iterdir()) if shelf.folder.exists() else []
+
+
+def test_fetched_verified_and_kept(
+    server: FileServer, shelf: Shelf, make_bundle: Callable[..., Path]
+) -> None:
+    wanted = release(server, make_bundle(3), 3)
+    held = Ending(shelf).of(wanted).held
+    assert held is not None
+    assert (held.version, held.sha256, held.trained) == (3, wanted.sha256, True)
+    assert leftovers(shelf) == [f"3-{wanted.sha256}.samd"]
+    assert held.path.read_bytes() == server.data
+    Ending(shelf).of(wanted)
+    assert len(server.requests) == 1, "what is held is not fetched again"
+    held.path.write_bytes(b"damaged")
+    assert Ending(shelf).of(wanted).held == held
+    assert held.path.read_bytes() == server.data, "what was damaged on the disk is fetched again"
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_interrupted_it_goes_on_where_it_ended(
+    server: FileServer, shelf: Shelf, make_bundle: Callable[..., Path], ranges: bool
+) -> None:
+    wanted = release(server, make_bundle())
+    server.cut, server.ranges = len(server.data) // 3 + 1, ranges
+    if ranges:
+        assert Ending(shelf).of(wanted).held is not None
+        assert server.requests == [None, f"bytes={server.cut}-", f"bytes={2 * server.cut}-"]
+    else:
+        part = shelf.folder / "part"
+        shelf.folder.mkdir(parents=True)
+        with pytest.raises(Transient):
+            fetch_once(wanted, part)
+        server.cut = None
+        fetch_once(wanted, part)
+        assert part.read_bytes() == server.data, "a server that knows no ranges sends all of it again"
+
+
+@pytest.mark.parametrize("where", [0, 100, -1])
+def test_tampered_it_is_never_kept(
+    server: FileServer, shelf: Shelf, make_bundle: Callable[..., Path], where: int
+) -> None:
+    wanted = release(server, make_bundle())
+    damaged = bytearray(server.data)
+    damaged[where] ^= 1
+    server.data = bytes(damaged)
+    ending = Ending(shelf).of(wanted)
+    assert "does not match the announced size and hash" in str(ending.error)
+    assert (leftovers(shelf), shelf.all()) == ([], [])
+
+
+def test_truncated_longer_and_missing_it_is_given_up(
+    server: FileServer, shelf: Shelf, make_bundle: Callable[..., Path]
+) -> None:
+    wanted = release(server, make_bundle())
+    whole = server.data
+    server.data = whole[:-10]
+    assert "given up after 3 attempts" in str(Ending(shelf, max_attempts=3).of(wanted).error)
+    server.data = whole + b"more"
+    assert "does not match" in str(Ending(shelf, max_attempts=3).of(wanted).error)
+    server.status = 404
+    assert "given up after 2 attempts" in str(Ending(shelf, max_attempts=2).of(wanted).error)
+    assert shelf.all() == []
+
+
+def test_a_file_that_is_no_bundle_or_another_version(
+    server: FileServer, shelf: Shelf, make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_bytes(b"PK no bundle")
+    assert "no bundle" in str(Ending(shelf).of(release(server, wrong)).error)
+    assert "the file says 2" in str(Ending(shelf).of(release(server, make_bundle(2), 7)).error)
+    assert (leftovers(shelf), shelf.all()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"url": "file:///etc/passwd"}, {"url": "ftp://h/m"}, {"size": 0}, {"size": 10**12}, {"sha256": "xyz"}],
+    ids=str,
+)
+def test_announcements_that_cannot_be_true(
+    server: FileServer, make_bundle: Callable[..., Path], changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ModelError):
+        check_release(release(server, make_bundle(), **changes))
+
+
+def test_activation_and_the_way_back(shelf: Shelf, make_bundle: Callable[..., Path]) -> None:
+    one, two = (shelf.keep(make_bundle(version), now=NOW) for version in (1, 2))
+    with pytest.raises(ModelError, match="no model to go back to"):
+        shelf.roll_back()
+    shelf.activate(one)
+    shelf.activate(two)
+    shelf.activate(two)
+    assert (shelf.active, shelf.previous) == (two, one)
+    assert shelf.roll_back() == one
+    assert (shelf.active, shelf.previous) == (one, two)
+    two.path.write_bytes(two.path.read_bytes()[:-1])
+    with pytest.raises(ModelError, match="does not match the announced hash"):
+        shelf.roll_back()
+    assert shelf.active == one, "a damaged model is not activated"
+
+
+def test_an_untrained_model_assesses_nobody(shelf: Shelf, make_bundle: Callable[..., Path]) -> None:
+    held = shelf.keep(make_bundle(0, trained=False), now=NOW)
+    assert shelf.with_graph(held.graph_sha256) == held
+    with pytest.raises(ModelError, match="never trained"):
+        shelf.check(held)
+
+
+def test_versions_are_never_overwritten(shelf: Shelf, make_bundle: Callable[..., Path]) -> None:
+    first = shelf.keep(make_bundle(1), now=NOW)
+    before = (first.path.stat().st_mtime_ns, first.path.stat().st_ino)
+    shelf.keep(make_bundle(1), now=NOW)
+    assert (first.path.stat().st_mtime_ns, first.path.stat().st_ino) == before
+    assert len(shelf.all()) == 1
+
+
+def test_a_damaged_file_is_refused(shelf: Shelf, make_bundle: Callable[..., Path]) -> None:
+    path = make_bundle(1)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(BundleError):
+        shelf.keep(path, now=NOW)
+    assert leftovers(shelf) == []
+
+
+def test_an_agent_takes_a_release_and_goes_back(
+    server: FileServer, own_broker: Any, listen: Any, run_agent: Any, device: str, make_bundle: Any
+) -> None:
+    own_broker.start()
+    peer = listen(own_broker)
+    untrained = make_bundle(0, trained=False)
+    peer.say(topics.MODEL, release(server, untrained, 0, trained=False), retain=True)
+    agent = run_agent(own_broker.url).ready()
+    peer.wait(device, "state")
+    for version in (1, 2):
+        peer.say(topics.MODEL, release(server, make_bundle(version), version), retain=True)
+        peer.wait(device, "state", lambda data, version=version: data.model_version == version)
+    tampered = release(server, make_bundle(3), 3)
+    server.data = server.data[:-1] + b"x"
+    peer.say(topics.MODEL, tampered)
+    rolled = peer.command(device, ModelRollback())
+    assert (rolled.status, rolled.detail) == ("done", {"model_version": 1})
+    agent.kill()
+    peer.forget()
+    peer.send(topics.MODEL, b"", retain=True)
+    agent = run_agent(own_broker.url).ready()
+    assert peer.wait(device, "state", lambda data: data.status == "online").data.model_version == 1
+    assert peer.command(device, ModelActivate(version=2)).status == "done"
+    refused = peer.command(device, ModelActivate(version=0))
+    assert (refused.status, "never trained" in refused.reason) == ("rejected", True)
+    assert peer.command(device, ModelActivate(version=3)).status == "rejected"
+    agent.stop()
