@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 ICU = ROOT.parent / "shared" / "data" / "mimic-iv-demo-2.2"
@@ -93,22 +94,21 @@ def worker(kind: str, model: str, rows: str, epochs: int) -> None:
     print(json.dumps(figures))
 
 
-def real_rows(data: str | None, count: int, spec: object) -> tuple[object, object, str]:
+def real_rows(data: str | None, count: int, spec: Any) -> tuple[Any, Any, str]:
     """Labelled stay-hours of as many patients as it takes, most readings first; and where they are from."""
     import numpy as np
 
     from samd_data import severity
     from samd_data.datasets import open_dataset
-    from samd_data.features import FeatureSpec, encode
+    from samd_data.features import encode
 
-    assert isinstance(spec, FeatureSpec)
     source = data or (str(ICU) if ICU.is_dir() else None)
     if source is None:
         rng = np.random.default_rng(0)
         values = rng.normal([85, 19, 96, 118, 75, 37, 0], [18, 5, 2.5, 20, 12, 0.7, 0], (count, 7))
         return encode(values, spec), severity.labels(values, spec.labels).astype("i4"), "made up"
     dataset = open_dataset(source)
-    parts: list[np.ndarray] = []
+    parts: list[Any] = []
     for patient in dataset.patients():
         tables = (table.values for table in dataset.hourly_tables(patient))
         parts.extend(values[severity.labels(values, spec.labels) >= 0] for values in tables)
@@ -118,7 +118,7 @@ def real_rows(data: str | None, count: int, spec: object) -> tuple[object, objec
     return encode(values, spec), severity.labels(values, spec.labels).astype("i4"), dataset.kind
 
 
-def run(kind: str, model: Path, rows: Path, epochs: int) -> dict[str, object]:
+def run(kind: str, model: Path, rows: Path, epochs: int) -> dict[str, Any]:
     """Start one contestant, wait, read its figures."""
     command = [sys.executable, __file__, "--worker", kind, "--model", str(model), "--rows", str(rows)]
     begun = time.perf_counter()
@@ -130,14 +130,14 @@ def run(kind: str, model: Path, rows: Path, epochs: int) -> dict[str, object]:
     return {**json.loads(done.stdout), "seconds_process": time.perf_counter() - begun}
 
 
-def compare(count: int, model: Path, data: str | None, epochs: int) -> dict[str, object]:
+def compare(count: int, model: Path, data: str | None, epochs: int) -> dict[str, Any]:
     """Both contestants on the same `count` rows."""
     import numpy as np
 
     from samd_data.features import FeatureSpec
 
     features, labels, source = real_rows(data, count, FeatureSpec())
-    found = len(labels)  # type: ignore[arg-type]
+    found = len(labels)
     rng = np.random.default_rng(0)
     buffer = io.BytesIO()
     orders = np.stack([rng.permutation(found) for _ in range(epochs)])
@@ -148,8 +148,8 @@ def compare(count: int, model: Path, data: str | None, epochs: int) -> dict[str,
         litert, keras = (run(kind, model, rows, epochs) for kind in ("litert", "keras"))
     apart = np.abs(np.subtract(litert.pop("weights"), keras.pop("weights"))).max()
     losses = np.abs(np.subtract(litert.pop("losses"), keras.pop("losses"))).max()
-    times = keras["seconds_per_epoch"] / litert["seconds_per_epoch"]  # type: ignore[operator]
-    memory = litert["peak_mb"] / keras["peak_mb"]  # type: ignore[operator]
+    times = keras["seconds_per_epoch"] / litert["seconds_per_epoch"]
+    memory = litert["peak_mb"] / keras["peak_mb"]
     return {
         "rows": found,
         "data": source,
