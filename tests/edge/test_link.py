@@ -72,22 +72,6 @@ def test_connections_are_counted_and_acknowledgements_carry_the_count(
     asyncio.run(scene())
 
 
-def test_the_will_has_the_number_of_its_connection(own_broker: Any, listen: Any, device: str) -> None:
-    async def scene() -> None:
-        await asyncio.to_thread(own_broker.start)
-        peer = await asyncio.to_thread(listen, own_broker)
-        ears, other = Ears(own_broker.url, device), Ears(own_broker.url, device)
-        ears.link.start()
-        await until(lambda: ears.last(Connected))
-        other.link.start()  # the same name: the broker throws the first one out
-        await until(lambda: ears.last(Disconnected))
-        await until(lambda: b"gone 1" in peer.raw(topics.up(device, "state")))
-        await ears.link.close()
-        await other.link.close()
-
-    asyncio.run(scene())
-
-
 def test_without_a_broker_it_ends_at_once(device: str) -> None:
     async def scene() -> None:
         ears = Ears("mqtt://127.0.0.1:9", device)
