@@ -35,9 +35,7 @@ def trained(values: object = (1.0, 2.0, 4.0), **fields: object) -> Update:
 def report(**fields: object) -> Update:
     given = {"confusion": TABLE, "confusion_masked": TABLE, "loss": 0.1}
     made = EvaluationReport(**(given | fields))  # type: ignore[arg-type]
-    return Update(
-        task="t", run="r", round=1, device="bed-01", kind="evaluate", num_examples=6, report=made
-    )
+    return Update(task="t", run="r", round=1, device="bed-01", kind="evaluate", num_examples=6, report=made)
 
 
 def test_a_good_update_and_a_good_report_pass() -> None:

@@ -20,7 +20,9 @@ from samd_server.grid import MqttGrid, arrays_of
 
 
 def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -58,7 +60,9 @@ def test_the_run_description_and_the_grid_interface() -> None:
     for name in Grid.__abstractmethods__:
         theirs, ours = getattr(Grid, name), getattr(MqttGrid, name)
         if not isinstance(theirs, property):
-            assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), name
+            assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), (
+                name
+            )
 
 
 def test_sampling_neither_waits_nor_leaves_anybody_out(ward, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +106,6 @@ def test_telemetry_update_check_and_chatter_are_off_and_tensorflow_stays_out() -
 
 
 def test_the_command_line_imports_no_flower_before_it_is_silenced() -> None:
-    assert python("import sys, samd_server.cli; print('flwr' in sys.modules, 'tensorflow' in sys.modules)") == (
-        "False False"
-    )
+    assert python(
+        "import sys, samd_server.cli; print('flwr' in sys.modules, 'tensorflow' in sys.modules)"
+    ) == ("False False")

@@ -100,7 +100,24 @@ def test_flowers_own_loop_runs_on_the_grid(ward, strategy: type[FedAvg]) -> None
     result = chosen.start(ward.grid(), arrays_of(START), num_rounds=3)
     assert result.train_metrics_clientapp.keys() == {1, 2, 3}
     assert weights_of(result.arrays).shape == (3,)
-    assert result.evaluate_metrics_clientapp[3]["confusion"] == [4, 1, 0, 0, 1, 4, 0, 0, 0, 0, 5, 0, 0, 0, 0, 5]
+    assert result.evaluate_metrics_clientapp[3]["confusion"] == [
+        4,
+        1,
+        0,
+        0,
+        1,
+        4,
+        0,
+        0,
+        0,
+        0,
+        5,
+        0,
+        0,
+        0,
+        0,
+        5,
+    ]
     assert ward.asked[0].settings.epochs == 1
 
 

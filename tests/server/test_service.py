@@ -194,6 +194,7 @@ def test_killed_in_the_middle_of_a_round_it_ends_with_the_same_weights(
 ) -> None:
     plain, killed = make_server("plain"), make_server("killed")
     plain.start()
+    eventually(lambda: peers.states and peers.states[-1].status == "online")
     peers.order("start", "run-a", SPEC, DEVICES)
     eventually(lambda: peers.ended("run-a"), timeout=60)
     assert plain.end(signal.SIGTERM) == 0
@@ -209,6 +210,7 @@ def test_killed_in_the_middle_of_a_round_it_ends_with_the_same_weights(
 
     peers.answers["bed-02"] = until_round_3
     killed.start()
+    eventually(lambda: peers.states[-1].status == "online")
     peers.order("start", "run-a", SPEC, DEVICES)
     assert reached.wait(30)
     assert killed.end(signal.SIGKILL) == -signal.SIGKILL
