@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samd_data.features import CLIP, FeatureSpec, encode, mask_signs
+from samd_data.features import CLIP, FeatureSpec, encode, hide, mask_signs
 from samd_data.news2 import CHARTS, points_table
 from samd_data.reading import COLUMNS, SIGNS
 
@@ -127,3 +127,17 @@ def test_mask_signs() -> None:
     np.testing.assert_array_equal(masked, mask_signs(values, 0.2, np.random.default_rng(0)))
     with pytest.raises(ValueError, match="probability"):
         mask_signs(values, 1.5, np.random.default_rng(0))
+
+
+@given(seed=st.integers(0, 2**32 - 1), labels=st.sampled_from(["five", "all"]))
+def test_hiding_encoded_rows_is_encoding_rows_with_the_signs_missing(seed: int, labels: Any) -> None:
+    rng = np.random.default_rng(seed)
+    centre = np.array([80.0, 18.0, 95.0, 120.0, 37.0, 0.5, 0.5])
+    values = rng.normal(centre, [40.0, 12.0, 8.0, 50.0, 3.0, 0.0, 0.0], size=(20, 7))
+    values[:, 5:] = rng.integers(0, 2, size=(20, 2))
+    values[rng.random(values.shape) < 0.1] = np.nan
+    hidden = rng.random(values.shape) < 0.3
+    spec = FeatureSpec(labels=labels)
+    shown = hide(encode(values, spec), hidden, spec)
+    np.testing.assert_array_equal(shown, encode(np.where(hidden, np.nan, values), spec))
+    assert shown.dtype == np.float32

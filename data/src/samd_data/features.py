@@ -116,6 +116,20 @@ def mask_signs(values: NDArray[np.float64], rate: float, rng: np.random.Generato
     return masked
 
 
+def hide(features: NDArray[np.float32], hidden: NDArray[np.bool_], spec: FeatureSpec) -> NDArray[np.float32]:
+    """What ``encode`` would give for the same rows with the ``hidden`` inputs missing; a new array.
+
+    ``features``: ``float32[N, spec.size]`` from ``encode``; ``hidden``: ``bool[N, 7]`` in the order of
+    ``COLUMNS``. For training, where the same rows are needed once an epoch with other signs hidden.
+    """
+    inputs = len(spec.inputs)
+    width = features.shape[1] - inputs
+    shown = features.copy()
+    shown[:, :width][hidden[:, _layout(spec.inputs).columns]] = 0.0
+    shown[:, width:][hidden[:, :inputs]] = 1.0
+    return shown
+
+
 class _Layout(NamedTuple):
     """One entry per feature that is not a mask: clip((value - offset) / divisor, low, high)."""
 

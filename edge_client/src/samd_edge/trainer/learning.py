@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from samd_data.features import FeatureSpec, encode, mask_signs
+from samd_data.features import FeatureSpec, encode, hide, mask_signs
 from samd_data.severity import CLASSES
 from samd_edge.runtime import Floats, Ints, TrainState, batches
 from samd_edge.trainer.rows import Rows
@@ -85,10 +85,11 @@ def train_round(
     movable = np.ones_like(weights) if trainable is None else trainable
     prior = np.asarray(settings.log_prior or [0.0] * len(CLASSES), dtype=np.float32)
     loss = float("nan")
+    complete = encode(rows.values, spec)
     for epoch in range(1, settings.epochs + 1):
         order = batches(generator.permutation(len(rows)), batch_size)
         state, loss = trainer.train_epoch(
-            features=encode(mask_signs(rows.values, settings.mask_rate, generator), spec),
+            features=hide(complete, generator.random(rows.values.shape) < settings.mask_rate, spec),
             labels=rows.labels,
             order=order,
             state=state,
