@@ -123,7 +123,7 @@ def verdict_table(verdicts: Mapping[str, Verdict | None]) -> Table:
                     _score(found[key])
                     for key in ("macro_f1", "balanced_accuracy", "recall_urgent", "recall_high")
                 ),
-                ", ".join(found["absent"]) or "none",
+                ", ".join(repr(name) for name in found["absent"]) or "-",
             )
     return table
 

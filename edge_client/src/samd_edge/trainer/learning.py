@@ -78,6 +78,8 @@ def train_round(
     """
     if settings.epochs < 1:
         raise ValueError(f"epochs is {settings.epochs}; it is 1 or more")
+    if not 0 <= settings.mask_rate <= 1:
+        raise ValueError(f"rate is {settings.mask_rate}; it is a probability, 0 to 1")
     if not len(rows):
         raise ValueError("there are no rows to train on")
     generator = place.generator()
