@@ -132,8 +132,11 @@ def itself(*arguments: str) -> tuple[str, ...]:
 
 
 def plain(url: str, count: int, devices: int, prefix: str) -> dict[str, float]:
-    with started(*itself("--listen", url, "--messages", str(count))) as (listener, _), started(
-        *itself("--publish", url, "--messages", str(count), "--devices", str(devices), "--prefix", prefix)
+    with (
+        started(*itself("--listen", url, "--messages", str(count))) as (listener, _),
+        started(
+            *itself("--publish", url, "--messages", str(count), "--devices", str(devices), "--prefix", prefix)
+        ),
     ):
         line = listener.stdout.readline() if listener.stdout else ""
     answer: dict[str, float] = json.loads(line)

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 QUEUE_MESSAGES = 10_000
 BATCH_MESSAGES = 500
+BUSY_MESSAGES, GATHER_S = 10, 0.004
+"""After a batch of so many the writer waits so long for more: a transaction costs milliseconds whatever is in
+it, and a broker sends only a window of messages ahead of the acknowledgements."""
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -65,6 +68,7 @@ class Ingest:
             lambda reason: metrics.dropped.labels(reason).inc(), lambda text: log.warning("%s", text)
         )
         self._stopping = threading.Event()
+        self._busy = False
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
         self.error: str | None = None
         """Why the last transaction failed; None while all is well."""
@@ -108,6 +112,8 @@ class Ingest:
         """At least one message, and those that wait behind it."""
         first = self._queue.get()
         batch = [] if first is None else [first]
+        if self._busy:
+            self._stopping.wait(GATHER_S)
         while len(batch) < BATCH_MESSAGES:
             try:
                 following = self._queue.get_nowait()
@@ -115,6 +121,7 @@ class Ingest:
                 break
             if following is not None:
                 batch.append(following)
+        self._busy = len(batch) >= BUSY_MESSAGES
         return batch
 
     def _run(self) -> None:

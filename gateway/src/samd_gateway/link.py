@@ -47,6 +47,7 @@ class Link:
         self._lock = threading.Lock()
         self._session = 0
         self._acknowledging = False
+        self._leaving = False
         self._subscribed = threading.Event()
         self.down_since: float | None = now()
         """When the connection was lost (or the program began); None while connected."""
@@ -74,6 +75,7 @@ class Link:
 
     def stop(self) -> None:
         """Say goodbye and disconnect; the session stays at the broker."""
+        self._leaving = True
         if self.connected:
             self._client.publish(self._topic, self._state("offline"), qos=1, retain=True).wait_for_publish(
                 1.0
@@ -126,7 +128,7 @@ class Link:
         # No acknowledgement from now on: numbers of the old connection mean other messages on the next one.
         with self._lock:
             self._acknowledging = False
-        if self.down_since is None:
+        if self.down_since is None and not self._leaving:
             self.down_since = self._now()
             self.problem = f"{self._broker.url} was lost ({reason})"
             log.warning("the broker was lost; connecting again")
