@@ -66,6 +66,7 @@ class Coordinator:
         self._grace_s = grace_s
         self._now = now
         self._wake = threading.Event()
+        self._telling = threading.Lock()
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="runs", daemon=True)
 
@@ -125,6 +126,7 @@ class Coordinator:
             raise UnavailableError(
                 f"the broker cannot be reached ({self._link.problem}); start it: samd-gateway broker"
             )
+        self._tell_ended()
         # On record first: an answer can only be matched to a command that is there.
         with self._database.write() as connection:
             runs_table.create(
@@ -196,15 +198,11 @@ class Coordinator:
 
     def step(self) -> float:
         """Look at the run that holds the lease, act, and return the seconds until the next look is due."""
+        self._tell_ended()
         with self._database.read() as connection:
-            untold = runs_table.untold(connection)
             run = runs_table.current(connection)
             row = None if run is None else runs_table.row(connection, run)
             answers = [] if run is None else runs_table.answers(connection, run)
-        for ended, device in untold:
-            self.command(device, TrainingStop(run=ended), COMMAND_EXPIRES_S)
-            with self._database.write() as connection:
-                runs_table.tell(connection, ended, device)
         if row is None:
             return 5.0
         if row["stop_requested_at"] is not None:
@@ -214,6 +212,17 @@ class Coordinator:
         if row["state"] == "handed-over":
             return self._order(row, answers)
         return 1.0
+
+    def _tell_ended(self) -> None:
+        """Send the devices of an ended run away, before the next run asks them: one that still believes in
+        the old run would refuse the new one."""
+        with self._telling:
+            with self._database.read() as connection:
+                untold = runs_table.untold(connection)
+            for ended, device in untold:
+                self.command(device, TrainingStop(run=ended), COMMAND_EXPIRES_S)
+                with self._database.write() as connection:
+                    runs_table.tell(connection, ended, device)
 
     def _admit(self, row: Mapping[str, Any], found: list[dict[str, Any]]) -> float:
         spec = msgspec.json.decode(row["spec"], type=RunSpec)
