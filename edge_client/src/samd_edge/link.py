@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from samd_protocol import topics
-from samd_protocol.broker import Broker, connect, make_client
+from samd_protocol.broker import Broker, acknowledge_at_once, connect, make_client
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,8 @@ class Link:
         def on_message(_c: Any, _u: Any, message: mqtt.MQTTMessage) -> None:
             self._enqueue(self._on_event, Received(message.topic, bytes(message.payload)))
 
-        def on_publish(_c: Any, _u: Any, packet: int, reason: Any, _p: Any) -> None:
+        def on_publish(c: mqtt.Client, _u: Any, packet: int, reason: Any, _p: Any) -> None:
+            acknowledge_at_once(c)
             self._on_ack(number, packet, str(reason) if reason.is_failure else None)
 
         client.on_connect = on_connect
