@@ -172,12 +172,16 @@ class Admission:
         self.record = msgspec.structs.replace(self.record, consent=consent)
         self.store.set(consent=consent)
 
+    def end_alert(self) -> None:
+        """Close an open alert: with the admission, nobody is left here for whom it could ring."""
+        if not self.alert.active:
+            return
+        sealed = self._sealer.seal(alerts.ended(self.alert, self._wall()))
+        self._hand_over([Entry(ALERT, "alert", self._alert_topic, sealed.id, envelope.encode(sealed))])
+        self.alert = AlertState()
+
     def finish(self, *, keep: bool) -> None:
-        """End the admission: an open alert is closed, the store is sealed, or erased whole."""
-        if self.alert.active:  # nobody is left here for whom it could ring
-            sealed = self._sealer.seal(alerts.ended(self.alert, self._wall()))
-            self._hand_over([Entry(ALERT, "alert", self._alert_topic, sealed.id, envelope.encode(sealed))])
-            self.alert = AlertState()
+        """Seal the store, or erase it whole."""
         if keep:
             self.store.seal()
         else:

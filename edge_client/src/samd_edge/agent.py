@@ -213,9 +213,11 @@ class Agent:
         admission = self.admission
         if admission is None:
             return
+        admission.end_alert()
+        # first forgotten, then sealed: killed in between, the device does not begin with a sealed store
+        self.db.set(admission=None, handed=None)
         self.admission = None
         admission.finish(keep=keep)
-        self.db.set(admission=None, handed=None)
         self.participation.forget()
 
     def _free_name(self, name: str) -> str:
