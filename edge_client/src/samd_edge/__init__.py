@@ -8,7 +8,7 @@ module                                what it is
 ``assessment``, ``runtime``           rule and model side by side; the one place that picks an interpreter
 ``alerts``                            when an alert is raised, escalated, cleared (a pure function)
 ``sources``, ``clock``                where readings come from, and whose time they are in
-``store``, ``device_db``, ``database``  one SQLite file for each admission, one for the device; how to open one
+``store``, ``device_db``, ``database``  a SQLite file for each admission, one for the device; opening them
 ``outbox``, ``link``, ``presence``    what waits to be sent; the connection; state, configuration, heartbeat
 ``commands``, ``orders``              each command once; what each of them does, and why it is refused
 ``participation``, ``trainer_host``   the part in a run; the trainer as a process
