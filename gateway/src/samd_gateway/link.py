@@ -58,6 +58,7 @@ class Link:
         self._client.on_connect_fail = self._on_connect_fail
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
+        self._client.on_publish = self._on_publish
         self._client.will_set(self._topic, self._state("offline"), qos=1, retain=True)
 
     @property
@@ -148,7 +149,11 @@ class Link:
             return
         self._subscribed.set()
 
-    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+    def _on_publish(self, client: mqtt.Client, _data: Any, _mid: int, _reason: Any, _properties: Any) -> None:
+        brokers.acknowledge_at_once(client)  # a device's answer would wait behind it
+
+    def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        brokers.acknowledge_at_once(client)
         try:
             topic = message.topic
         except UnicodeDecodeError:  # no broker should pass it; it is dropped as an unknown topic
