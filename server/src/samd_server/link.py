@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import paho.mqtt.client as mqtt
 
 from samd_protocol import envelope, tasks, topics
-from samd_protocol.broker import Broker, connect, make_client
+from samd_protocol.broker import Broker, acknowledge_at_once, connect, make_client
 from samd_protocol.envelope import Sealer
 from samd_protocol.errors import MessageError
 from samd_protocol.messages import Message, ModelRelease, RunOrder, RunStatus, ServerState, State
@@ -50,6 +50,8 @@ class Link:
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._received
+        # Else the next task would wait behind the acknowledgement of this one.
+        self._client.on_publish = lambda client, *_: acknowledge_at_once(client)
 
     def start(self, offline: ServerState) -> None:
         """Connect in the background; `offline` is the last will."""
