@@ -243,7 +243,13 @@ def test_a_damaged_file_is_refused(shelf: Shelf, make_bundle: Callable[..., Path
 
 
 def test_an_agent_takes_a_release_and_goes_back(
-    server: FileServer, own_broker: Any, listen: Any, run_agent: Any, device: str, make_bundle: Any
+    server: FileServer,
+    own_broker: Any,
+    listen: Any,
+    run_agent: Any,
+    device: str,
+    make_bundle: Any,
+    wait: Callable[..., Any],
 ) -> None:
     own_broker.start()
     peer = listen(own_broker)
@@ -251,6 +257,8 @@ def test_an_agent_takes_a_release_and_goes_back(
     peer.say(topics.MODEL, release(server, untrained, 0, trained=False), retain=True)
     agent = run_agent(own_broker.url).ready()
     peer.wait(device, "state")
+    # The newest release wins: the next one would replace this one before it was fetched.
+    wait(lambda: "model 0 was never trained" in agent.log, "the untrained model")
     for version in (1, 2):
         peer.say(topics.MODEL, release(server, make_bundle(version), version), retain=True)
         peer.wait(device, "state", lambda data, version=version: data.model_version == version)
