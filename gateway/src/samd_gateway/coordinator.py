@@ -112,6 +112,7 @@ class Coordinator:
             raise ConflictError(
                 f"{len(asked)} devices {which} and the quorum is {spec.quorum}; start more or lower it"
             )
+        self._tell_ended()
         now = self._now()
         run = f"run-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         start = TrainingStart(
@@ -126,7 +127,6 @@ class Coordinator:
             raise UnavailableError(
                 f"the broker cannot be reached ({self._link.problem}); start it: samd-gateway broker"
             )
-        self._tell_ended()
         # On record first: an answer can only be matched to a command that is there.
         with self._database.write() as connection:
             runs_table.create(
@@ -219,9 +219,27 @@ class Coordinator:
         with self._telling:
             with self._database.read() as connection:
                 untold = runs_table.untold(connection)
-            for ended, device in untold:
-                self.command(device, TrainingStop(run=ended), COMMAND_EXPIRES_S)
-                with self._database.write() as connection:
+            if not untold:
+                return
+            now = self._now()
+            expires = datetime.fromtimestamp(now + COMMAND_EXPIRES_S, UTC)
+            stops = [(device, TrainingStop(run=ended)) for ended, device in untold]
+            sealed = [
+                self._sealer.seal(Command(expires_at=expires, body=stop), expires_at=expires)
+                for _, stop in stops
+            ]
+            with self._database.write() as connection:
+                connection.execute(
+                    schema.commands.insert(),
+                    [
+                        _command_row(device, envelope.id, stop, now, expires.timestamp())
+                        for (device, stop), envelope in zip(stops, sealed, strict=True)
+                    ],
+                )
+            for (device, _), envelope in zip(stops, sealed, strict=True):
+                self._link.publish(topics.down(device, "command"), envelope)
+            with self._database.write() as connection:
+                for ended, device in untold:
                     runs_table.tell(connection, ended, device)
 
     def _admit(self, row: Mapping[str, Any], found: list[dict[str, Any]]) -> float:
