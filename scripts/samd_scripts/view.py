@@ -1,6 +1,7 @@
 """What the demo shows: the live table of patients, and the summary."""
 
 import io
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ def save_picture(table: Table, path: Path) -> None:
     """The table as an SVG picture, as wide as it needs."""
     console = Console(record=True, width=150, file=io.StringIO())
     console.print(table)
-    path.write_text(console.export_svg(title="scripts/demo"))
+    svg = console.export_svg(title="scripts/demo")
+    # A picture in a README loads nothing from elsewhere: the reader's own monospaced font will do.
+    path.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
 
 
 def _row(device: Mapping[str, Any]) -> list[RenderableType]:
