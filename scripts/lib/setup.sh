@@ -3,6 +3,8 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 venv="$root/.venv"
+# Hospital networks often have a certificate authority of their own: trust what the machine trusts.
+export UV_SYSTEM_CERTS=1
 
 fail() {
   printf '%s\n' "$*" >&2

@@ -134,6 +134,14 @@ def test_scale_2_is_the_patients_setting() -> None:
         Assessor(spo2_scale=cast("Any", 3))
 
 
+def test_a_model_of_scale_1_does_not_judge_a_patient_on_scale_2() -> None:
+    signs = WELL | OBSERVED | {"spo2": 90.0}
+    judged = Assessor(spo2_scale=2, model=says(probabilities(3))).update(reading(**signs), NOON)
+    assert (judged.model, judged.severity, judged.disagreement) == (None, 0, False)
+    assert judged.model_error == "the model learned SpO2 scale 1, this patient is on 2"
+    assert Assessor(spo2_scale=1, model=says(probabilities(3))).update(reading(**signs), NOON).severity == 3
+
+
 def test_a_late_reading_takes_nothing_back() -> None:
     assessor = Assessor()
     assessor.update(reading(**ILL), NOON)

@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 DISAGREEMENT: Final = 2
 """The rule's certain class and the model's class disagree from this many classes apart."""
 
+TRAINED_SCALE: Final = 1
+"""Severity labels score SpO2 by scale 1 (``samd_data.severity.labels``)."""
+
 _SUM_TOLERANCE: Final = 1e-3  # float32 softmax over four classes is off by 1e-7; more is another output
 
 
@@ -210,6 +213,9 @@ class Assessor:
             return None, None
         if all(getattr(snapshot, field) is None for field in model.spec.inputs):
             return None, "nothing that the model reads is known"
+        if self.spo2_scale != TRAINED_SCALE:
+            # It would call the saturation that is right for this patient a severe one.
+            return None, f"the model learned SpO2 scale {TRAINED_SCALE}, this patient is on {self.spo2_scale}"
         try:
             probabilities = infer(model, snapshot)
         except (GraphError, BadOutput, RuntimeUnavailable, ValueError) as error:
