@@ -1,5 +1,6 @@
-"""Topic names. A device writes only below its own `up/` and reads only its own `dn/` and `all/dn/`.
+"""Topic names.
 
+A device writes only below its own `up/` and reads only its own `dn/`, `all/dn/` and the births of gateways.
 No name of a patient and no record number ever stands in a topic: a device is named after its bed or its
 number, with letters, digits, dot, dash and underscore only, so that a name can never be a wildcard.
 """
