@@ -27,6 +27,12 @@ def test_a_perfect_first_model_passes() -> None:
     assert decide(judged(PERFECT), None) == (True, "macro-F1 1.000 on 30 held-out hours passes the gate")
 
 
+def test_a_class_that_nobody_had_is_named() -> None:
+    released, reason = decide(judged(np.diag([20, 10, 0, 0]).astype(np.int64)), None)
+    assert released
+    assert reason.endswith("passes the gate; no hour of medium or high among them")
+
+
 @pytest.mark.parametrize(("hours", "released"), [(MIN_EXAMPLES - 1, False), (MIN_EXAMPLES, True)])
 def test_too_few_hours(hours: int, released: bool) -> None:
     matrix = np.diag([hours - 10, 10, 0, 0]).astype(np.int64)
