@@ -269,7 +269,7 @@ class Demo:
     def _keep(self) -> None:
         self.console.print(
             f"Everything goes on until Ctrl-C.\n"
-            f"  gateway  {self.stack.gateway_url}  (API: {self.stack.gateway_url}/docs)\n"
+            f"  gateway  {self.stack.gateway_url}  (its API: /openapi.json)\n"
             f"  broker   {self.stack.broker_url}\n"
             f"  watch    .venv/bin/samd-gateway devices watch --gateway {self.stack.gateway_url}"
         )
