@@ -40,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 after a summary, 1 when a part failed, 2 for bad input, 130 when interrupted."""
     args = _arguments(argv)
     console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = args.out or Path(".samd/demo") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     try:
         folder.mkdir(parents=True, exist_ok=False)
@@ -49,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         with Stack(folder.resolve()) as stack:
+            signal.signal(signal.SIGINT, stack.interrupt)
+            signal.signal(signal.SIGTERM, stack.interrupt)
             Demo(args, stack, console).run()
     except DataError as error:
         print(f"scripts/demo: {error}", file=sys.stderr)

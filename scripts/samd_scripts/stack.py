@@ -115,6 +115,19 @@ class Stack:
         self.broker_url = f"mqtt://127.0.0.1:{free_port()}"
         self.gateway_url = f"http://127.0.0.1:{free_port()}"
         self._threads: list[threading.Thread] = []
+        self._interrupted = threading.Event()
+        self._stopping = threading.Event()
+
+    def interrupt(self, _number: int = signal.SIGINT, _frame: object = None) -> None:
+        """A signal handler for Ctrl-C: ends the stack at once, or, while it is being stopped, does nothing.
+
+        Python drops an exception that a handler raises in certain places (between fork and exec, in a
+        finaliser). So the wish is remembered, too, and `check` raises it again.
+        """
+        first = not self._interrupted.is_set()
+        self._interrupted.set()
+        if first and not self._stopping.is_set():
+            raise KeyboardInterrupt
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +142,7 @@ class Stack:
     def launch(self, name: str, module: str, *arguments: str, env: dict[str, str] | None = None) -> Program:
         """Start a program and return at once; its output goes to a log file, its first line is awaited by
         `wait_ready`."""
+        self._obey()
         log = self.logs / f"{name}.log"
         with log.open("ab") as sink:
             process = subprocess.Popen(
@@ -161,6 +175,7 @@ class Stack:
         """Wait for the program's `ready` line. Raises StackError when it ends before, or takes too long."""
 
         def ready() -> bool:
+            self._obey()
             if not program.alive and program.ready_line is None:
                 raise StackError(
                     f"{program.name} ended with code {program.process.returncode}:\n{program.tail()}"
@@ -174,12 +189,17 @@ class Stack:
         return program
 
     def check(self) -> None:
-        """Raise StackError if a program has ended by itself."""
+        """Raise StackError if a program has ended by itself, KeyboardInterrupt if somebody interrupted."""
+        self._obey()
         for program in self.programs.values():
             if not program.alive:
                 raise StackError(
                     f"{program.name} ended with code {program.process.returncode}:\n{program.tail()}"
                 )
+
+    def _obey(self) -> None:
+        if self._interrupted.is_set() and not self._stopping.is_set():
+            raise KeyboardInterrupt
 
     def broker(self) -> Program:
         port = self.broker_url.rsplit(":", 1)[1]
@@ -206,6 +226,7 @@ class Stack:
 
     def stop(self) -> None:
         """End everything, the last started first; kill what does not end by itself."""
+        self._stopping.set()
         programs = list(reversed(self.programs.values()))
         for program in programs:
             program.sample_memory()

@@ -1,10 +1,12 @@
 """The demo as a person starts it: it runs through, and Ctrl-C leaves nothing behind."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,8 +19,9 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start_demo(out: Path, *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+@contextlib.contextmanager
+def running_demo(out: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    demo = subprocess.Popen(
         [sys.executable, "-m", "samd_scripts.demo", "--data", "synthetic", "--out", str(out), *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT / "scripts"), "COLUMNS": "200"},
         cwd=ROOT,
@@ -27,11 +30,16 @@ def start_demo(out: Path, *arguments: str) -> "subprocess.Popen[str]":
         text=True,
         start_new_session=True,
     )
+    with demo:
+        try:
+            yield demo
+        finally:
+            demo.kill()
 
 
 def test_it_runs_to_its_summary(tmp_path):
-    demo = start_demo(tmp_path / "out", "--patients", "2", "--rounds", "3", "--watch", "1")
-    output, _ = demo.communicate(timeout=240)
+    with running_demo(tmp_path / "out", "--patients", "2", "--rounds", "3", "--watch", "1") as demo:
+        output, _ = demo.communicate(timeout=240)
     assert demo.returncode == 0, output
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["data"] == "synthetic"
@@ -43,21 +51,21 @@ def test_it_runs_to_its_summary(tmp_path):
 
 @pytest.mark.parametrize("moment", ["broker.log", "bed-02.log", "server.log"])
 def test_ctrl_c_ends_every_process(tmp_path, moment):
-    demo = start_demo(tmp_path / "out", "--patients", "2", "--keep")
     logs = tmp_path / "out" / "logs"
+    with running_demo(tmp_path / "out", "--patients", "2", "--keep") as demo:
 
-    def reached() -> bool:
-        assert demo.poll() is None, demo.stdout.read()
-        return (logs / moment).exists()
+        def reached() -> bool:
+            assert demo.poll() is None, demo.stdout.read()
+            return (logs / moment).exists()
 
-    wait_until(reached, timeout=120, what=moment)
-    children = psutil.Process(demo.pid).children(recursive=True)
-    assert children
-    os.kill(demo.pid, signal.SIGINT)
-    output, _ = demo.communicate(timeout=60)
+        wait_until(reached, timeout=120, what=moment)
+        children = psutil.Process(demo.pid).children(recursive=True)
+        assert children
+        os.kill(demo.pid, signal.SIGINT)
+        output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130, output
-    _, alive = psutil.wait_procs(children, timeout=15)
-    assert not alive, [process.cmdline() for process in alive]
+    _, left = psutil.wait_procs(children, timeout=15)
+    assert not left
 
 
 def test_a_folder_without_recordings_is_refused(tmp_path):
