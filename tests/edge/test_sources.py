@@ -76,7 +76,7 @@ def test_a_url_is_taken_apart() -> None:
     [
         ("", "write replay:PATH"),
         ("file.csv", "write replay:PATH"),
-        ("mystery:x", "known are csv, replay, stdin"),
+        ("mystery:x", "known are ble, csv, fhir, fhir.poll, hl7"),
         ("csv:", "names no file"),
         ("csv:/nowhere/x.csv", "cannot be read"),
         ("replay:", "names no data set"),

@@ -77,6 +77,8 @@ class Rejection(msgspec.Struct, frozen=True):
     ``file``: its name as the user gave it. ``row``: its line in that file, counted from 1 (the header of
     a CSV file is line 1); 0 when it did not come from a file. ``column``: the field or column, "" for a whole
     row. ``value``: what stood there. ``reason``: why it was rejected. ``remedy``: what to do about it.
+    ``kind``: "implausible", or "no_signal" where the source itself says that nothing was measured (a probe
+    that fell off, a lead that is off, a ``dataAbsentReason``).
     """
 
     file: str
@@ -85,6 +87,7 @@ class Rejection(msgspec.Struct, frozen=True):
     value: str
     reason: str
     remedy: str
+    kind: Literal["implausible", "no_signal"] = "implausible"
 
     def line(self) -> str:
         """One line of text: ``FILE:ROW: column: reason; remedy``."""

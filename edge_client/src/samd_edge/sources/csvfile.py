@@ -1,15 +1,14 @@
 """``csv:FILE``: a file of readings, CSV or JSON lines, as fast as it can be read."""
 
 import os
-from collections.abc import Callable
-from datetime import datetime
 
 from samd_edge.clock import DataClock
 from samd_edge.sources import Source, SourceError, SourceURL
 from samd_edge.sources.rows import TableSource
+from samd_edge.sources.surroundings import Surroundings
 
 
-def open_source(url: SourceURL, *, wall: Callable[[], datetime]) -> Source:
+def open_source(url: SourceURL, around: Surroundings) -> Source:
     """Open the file and read up to its first row. Raises SourceError or DataError when it is no table.
 
     The clock follows the data: it shows the time of the newest row handed out, and runs on.
@@ -26,6 +25,6 @@ def open_source(url: SourceURL, *, wall: Callable[[], datetime]) -> Source:
             )
     except OSError as error:
         raise SourceError(f"{url.path}: cannot be read ({error.strerror}); check the path") from error
-    source = TableSource(fd, url.path, DataClock(wall))
+    source = TableSource(fd, url.path, DataClock(around.wall))
     source.peek()
     return source

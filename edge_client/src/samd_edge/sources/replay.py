@@ -23,6 +23,7 @@ from samd_data.reading import Reading, Recording
 from samd_data.table import read_rows
 from samd_edge.clock import ScaledClock, wall_now
 from samd_edge.sources import SourceError, SourceURL
+from samd_edge.sources.surroundings import Surroundings
 
 _ENDINGS: Final = (".csv", ".jsonl", ".ndjson")
 
@@ -103,7 +104,7 @@ def split(readings: Sequence[Reading], begin: str) -> tuple[int, datetime]:
     return sum(reading.observed_at < moment for reading in readings), moment
 
 
-def open_source(url: SourceURL, *, wall: Callable[[], datetime] = wall_now) -> Replay:
+def open_source(url: SourceURL, around: Surroundings) -> Replay:
     """Load the recording; raises SourceError or DataError when it cannot be played as asked."""
     url.only("patient", "speed", "from")
     if not url.path:
@@ -120,7 +121,7 @@ def open_source(url: SourceURL, *, wall: Callable[[], datetime] = wall_now) -> R
     if not readings:
         raise SourceError(f"{url.path}: this patient has no readings; choose another with ?patient=N")
     before, start = split(readings, url.options.get("from", "0%"))
-    return Replay(readings[:before], readings[before:], start, speed, wall=wall)
+    return Replay(readings[:before], readings[before:], start, speed, wall=around.wall)
 
 
 def load(path: Path, patient: str | None) -> Recording:
