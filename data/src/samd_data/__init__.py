@@ -8,6 +8,7 @@ module             what it says
 ``reading``        the vital signs of one patient at one time, and the order of the columns
 ``plausibility``   what a sensor can have measured; units; what a rejected value is told
 ``news2``          points, total and band of the Royal College of Physicians' score, or its range
+``response``       what the chart asks of the ward: who is called, when the next observations are due
 ``severity``       the four classes, and the labels that a model learns
 ``carry``          how long a value stays valid, and the latest values still valid at a time
 ``hourly``         one row per stay-hour of a recording
