@@ -7,7 +7,7 @@ import itertools
 import os
 import select
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from samd_data.plausibility import Rejection
@@ -47,28 +47,29 @@ class _Interruptible(io.RawIOBase):
         super().close()
 
 
-class TableSource:
-    """The rows of a file or pipe, one patient's. Owns ``fd`` and closes it.
+class RowSource:
+    """Rows that a thread reads ahead of who asks for them. There is no history: all are played, in order.
 
-    ``name`` stands in the messages. Iterating raises ``DataError`` for what is no table at all (empty, no
-    header). There is no history: what a table holds is played, in its order.
+    ``rows`` is iterated over in the thread; ``stop`` makes it end soon and may be called from another one;
+    ``close`` lets go of what it reads, once the thread has ended.
     """
 
-    def __init__(self, fd: int, name: str, clock: Clock, *, format: Format | None = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        rows: Iterator[Reading | Rejection],
+        clock: Clock,
+        *,
+        stop: Callable[[], None],
+        close: Callable[[], None],
+    ) -> None:
         self.clock = clock
-        self._raw = _Interruptible(fd)
-        self._text = io.TextIOWrapper(io.BufferedReader(self._raw), encoding="utf-8", newline=None)
-        self._rows = read_rows(self._text, name, format=format)
+        self._rows = rows
+        self._stop = stop
+        self._close = close
         self._room = threading.Semaphore(_AHEAD)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._peeked: list[Reading | Rejection] = []
-
-    def peek(self) -> None:
-        """Read up to the first row now, so that a file that is no table is refused when it is opened."""
-        first = next(self._rows, None)
-        if first is not None:
-            self._peeked.append(first)
 
     def history(self) -> Iterator[Reading]:
         return iter(())
@@ -111,6 +112,25 @@ class TableSource:
         self._closing.set()
         self._room.release()
         if self._thread is not None and self._thread.is_alive():
-            self._raw.stop()
+            self._stop()
             await asyncio.to_thread(self._thread.join)
-        self._text.close()
+        self._close()
+
+
+class TableSource(RowSource):
+    """The rows of a file or pipe, one patient's. Owns ``fd`` and closes it.
+
+    ``name`` stands in the messages. Iterating raises ``DataError`` for what is no table at all (empty, no
+    header).
+    """
+
+    def __init__(self, fd: int, name: str, clock: Clock, *, format: Format | None = None) -> None:  # noqa: A002
+        raw = _Interruptible(fd)
+        text = io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8", newline=None)
+        super().__init__(read_rows(text, name, format=format), clock, stop=raw.stop, close=text.close)
+
+    def peek(self) -> None:
+        """Read up to the first row now, so that a file that is no table is refused when it is opened."""
+        first = next(self._rows, None)
+        if first is not None:
+            self._peeked.append(first)
