@@ -90,6 +90,8 @@ def test_a_bad_cell_is_told_and_the_rest_of_the_row_passes(
         ("yesterday,80,97,36,,", "is no time"),
         ("1767225600,80,97,36,,", "no time"),
         ("0001-01-01T00:00:00+10:00,80,97,36,,", "outside the calendar"),
+        ("0001-01-01T00:00:00Z,80,97,36,,", "is not in the years 1900 to 2999"),
+        ("9999-12-31T23:59:59Z,80,97,36,,", "is not in the years 1900 to 2999"),
         (f"{TIME},80,97", "3 cells and the header 6"),
         (f"{TIME},80,97,36,,,,", "8 cells and the header 6"),
         (f'{TIME},"80,97,36,,', "quotes"),
@@ -146,6 +148,29 @@ def test_ages() -> None:
     assert readings[1] == Reading(observed_at=NOW, spo2=97)
     assert [(item.row, item.column) for item in rejections] == [(2, "heart_rate"), (3, "heart_rate")]
     assert "stale" in rejections[0].reason
+
+
+@pytest.mark.parametrize("age", ["1e300", "3155760001", f"1{'0' * 300}", f"{'9' * 400}"])
+def test_an_age_that_leaves_the_calendar_is_no_age(age: str) -> None:
+    line = f'{{"observed_at":"{TIME}","spo2":97,"heart_rate":80,"ages":{{"spo2":{age}}}}}'
+    readings, (rejection,) = read(line, "a.jsonl")
+    assert readings[0].spo2 is None
+    assert rejection.column in ("spo2", "")
+    table = f"observed_at,spo2,heart_rate,spo2_age\n{TIME},97,80,{age.replace('9' * 400, '1e999')}\n"
+    readings, (rejection,) = read(table)
+    assert readings == [Reading(observed_at=NOW, heart_rate=80)]
+    assert (rejection.column, rejection.row) == ("spo2", 2)
+    assert "may be stale" in rejection.reason
+
+
+def test_what_a_terminal_would_obey_is_shown_escaped() -> None:
+    _, (column, cell) = read(f"observed_at,spo2,\x1b[2J\n{TIME},97\x1b[31m\x07\u202e,\n")
+    assert cell.line().startswith(r"a.csv:2: spo2: '97\x1b[31m\x07\u202e' is not a number")
+    assert r"'\x1b[2J' is no column" in column.line()
+    assert column.line().isprintable()
+    with pytest.raises(DataError) as caught:
+        read("observed_at,\x1b[2J,\x1b[2J\n")
+    assert str(caught.value).isprintable()
 
 
 def test_json_lines() -> None:

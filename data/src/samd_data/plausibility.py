@@ -7,6 +7,7 @@ replaced and never counted as normal.
 
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -57,6 +58,14 @@ RANGES: Final[dict[str, Range]] = {
 """Per vital sign, lowest and highest plausible value. The reason is the source of the numbers; where no
 standard sets an end, the oddities of the MIMIC-IV demo did (heart rate 0, respiration above 80, 99 as °C)."""
 
+EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
+"""The times at which a patient can have been measured, ``LATEST`` not included. Recordings without names are
+dated as late as 2201. Further off, adding some hours or an age to a time would leave the calendar."""
+
+LONGEST_AGE_S: Final = 100 * 365.25 * 86_400.0
+"""The oldest value that makes sense, in seconds: a hundred years."""
+
 _FAHRENHEIT: Final = (77.0, 113.0)  # 25 to 45 °C: the two scales do not overlap on a living patient
 
 _REMEDIES: Final = {
@@ -93,7 +102,7 @@ class Rejection(msgspec.Struct, frozen=True):
         """One line of text: ``FILE:ROW: column: reason; remedy``."""
         place = f"{self.file}:{self.row}" if self.row else self.file
         parts = [part for part in (place, self.column, f"{self.reason}; {self.remedy}") if part]
-        return " ".join(": ".join(parts).split())  # a value may hold line breaks
+        return printable(" ".join(": ".join(parts).split()))  # a value may hold line breaks
 
 
 def check(field: str, value: object) -> str | None:
@@ -121,6 +130,13 @@ def check(field: str, value: object) -> str | None:
     if field == "spo2" and 0 < value <= 1:
         reason += ", and looks like a fraction"
     return reason
+
+
+def check_time(moment: datetime) -> str | None:
+    """The reason why nobody can have been measured at ``moment`` (aware), or None."""
+    if EARLIEST <= moment < LATEST:
+        return None
+    return f"{moment.isoformat()} is not in the years {EARLIEST.year} to {LATEST.year - 1}"
 
 
 def remedy(field: str, value: object = None) -> str:
@@ -188,10 +204,19 @@ def clean(
 
 
 def shown(value: object) -> str:
-    """``value`` as a message shows it: on one line, and short."""
-    text = " ".join(value.split()) if isinstance(value, str) else _plain(value)
+    """``value`` as a message shows it: on one line, printable, and short."""
+    text = printable(" ".join(value[:1000].split())) if isinstance(value, str) else _plain(value)
     text = f"{text[:37]}..." if len(text) > 40 else text
     return f"'{text}'" if isinstance(value, str) else text
+
+
+def printable(text: str) -> str:
+    """``text`` with an escape for each character that is none to look at: a terminal would obey it."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def _plain(value: object) -> str:

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, TextIO
 import msgspec
 
 from samd_data.errors import DataError
-from samd_data.plausibility import Rejection, clean, shown
+from samd_data.plausibility import LONGEST_AGE_S, Rejection, check_time, clean, shown
 from samd_data.reading import FIELDS, VITALS, Reading
 
 Format = Literal["csv", "jsonl"]
@@ -251,7 +251,7 @@ def _reading(
     for field, age in ages.items():
         if field not in accepted:
             continue
-        if isinstance(age, (int, float)) and not isinstance(age, bool) and 0 <= age < float("inf"):
+        if isinstance(age, (int, float)) and not isinstance(age, bool) and 0 <= age <= LONGEST_AGE_S:
             kept[field] = float(age)
             continue
         del accepted[field]  # of unknown age it might be stale
@@ -271,9 +271,10 @@ def _time(text: str) -> datetime | str:
     if time.utcoffset() is None:
         return f"{shown(text)} has no time zone"
     try:
-        return time.astimezone(UTC)
+        time = time.astimezone(UTC)
     except OverflowError:
         return f"{shown(text)} is outside the calendar"
+    return check_time(time) or time
 
 
 def _whole(name: str, row: int, text: str, reason: str, remedy: str) -> Rejection:
