@@ -1,6 +1,7 @@
-"""What the tests of all packages share: an untrained bundle, exported once."""
+"""What the tests of all packages share: where the real recordings lie, and an untrained bundle."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,20 @@ def untrained_bundle_path(pytestconfig: pytest.Config) -> Path:
         made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
         assert made.returncode == 0, f"the export failed:\n{made.stderr}"
     return path
+
+
+def _real_data(name: str) -> Path:
+    root = Path(os.environ.get("SAMD_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not (root / name).is_dir():
+        pytest.skip(f"{root / name} is not there; set SAMD_TEST_DATA to the folder that holds it")
+    return root / name
+
+
+@pytest.fixture(scope="session")
+def icu_folder() -> Path:
+    return _real_data("mimic-iv-demo-2.2")
+
+
+@pytest.fixture(scope="session")
+def ed_folder() -> Path:
+    return _real_data("mimic-iv-ed-demo-2.2")

@@ -1,6 +1,5 @@
 """Where the real recordings lie, and readings to start from."""
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,23 +11,6 @@ from samd_data.datasets.fetching import default_cache
 from samd_data.reading import Reading
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def _real_data(name: str) -> Path:
-    root = Path(os.environ.get("SAMD_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
-    if not (root / name).is_dir():
-        pytest.skip(f"{root / name} is not there; set SAMD_TEST_DATA to the folder that holds it")
-    return root / name
-
-
-@pytest.fixture(scope="session")
-def icu_folder() -> Path:
-    return _real_data("mimic-iv-demo-2.2")
-
-
-@pytest.fixture(scope="session")
-def ed_folder() -> Path:
-    return _real_data("mimic-iv-ed-demo-2.2")
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,16 @@ from samd_protocol.messages import Command, Message
 
 DEADLINE_S = 20.0
 
+AT_ONCE = """
+[alerts]
+hysteresis = 0
+min_dwell_s = 0
+urgent_refractory_s = 0
+[artefacts]
+jumps = false
+"""
+"""Alerts that answer to each reading, and patients who may be ill and well within the same second."""
+
 
 def wait_until(check: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> Any:
     """Poll until the check is true; fails with what was awaited."""
@@ -148,6 +158,11 @@ class AgentProcess:
         self.device = device
         self.data_dir = data_dir
         command = [sys.executable, "-m", "samd_edge", "run", "--device", device, "--source", source]
+        if "--config" not in options:
+            data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = data_dir / "test.toml"
+            file.write_text(AT_ONCE)
+            command += ["--config", str(file)]
         command += ["--broker", broker, "--data-dir", str(data_dir), "--heartbeat", "0.5", *options]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -48,6 +48,12 @@ class Carrier:
             if held is None or measured_at >= held[0]:
                 self._latest[field] = (measured_at, value)
 
+    def withdraw(self, field: str, since: datetime) -> None:
+        """Forget the value of ``field`` if it was measured at ``since`` or later: it proved to be wrong."""
+        held = self._latest.get(field)
+        if held is not None and held[0] >= since:
+            del self._latest[field]
+
     def latest(self, field: str) -> tuple[datetime, Any] | None:
         """When the newest value of ``field`` was measured, and that value, however old; None if never."""
         return self._latest.get(field)

@@ -7,6 +7,7 @@ missing is ``None`` here and NaN in a row, never 0.
 """
 
 import math
+from collections.abc import Collection
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final, Literal
@@ -95,6 +96,12 @@ class Recording(msgspec.Struct, frozen=True):
         times = [reading.observed_at for reading in self.readings]
         if any(later < earlier for earlier, later in pairwise(times)):
             raise ValueError(f"the readings of {self.patient} are out of order; sort them by observed_at")
+
+
+def without(reading: Reading, fields: Collection[str]) -> Reading:
+    """The same reading without the values of some fields."""
+    ages = {field: age for field, age in reading.ages.items() if field not in fields}
+    return msgspec.structs.replace(reading, ages=ages, **dict.fromkeys(fields))
 
 
 def to_row(reading: Reading) -> NDArray[np.float64]:

@@ -8,24 +8,29 @@ hands over the rest at its next start, with the same message ids.
 import logging
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from samd_data.carry import CARRY_SECONDS
-from samd_data.reading import Reading
+from samd_data.plausibility import Rejection
+from samd_data.reading import FIELDS, Reading, without
 from samd_edge import alerts
-from samd_edge.alerts import AlertState, Seen
+from samd_edge.alerts import AlertState, Policy, Seen
+from samd_edge.artefacts import ArtefactPolicy, Flag
 from samd_edge.assessment import Assessor, Judgement, Model, to_message
 from samd_edge.clock import Clock
 from samd_edge.database import StoreError
 from samd_edge.outbox import ALERT, ASSESSMENT, Entry, Outbox
-from samd_edge.store import AdmissionStore, Stored, erase
+from samd_edge.readings import measured_at
+from samd_edge.store import NO_FLAGS, AdmissionStore, Stored, erase
+from samd_edge.trends import Trends
 from samd_protocol import envelope, topics
 from samd_protocol.envelope import Sealer
+from samd_protocol.messages import Alert
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +42,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     spo2_scale: Literal[1, 2] = 1
+    monitoring_interval_s: float | None = None
     consent: bool = False
     own: str | None = None
 
@@ -65,6 +71,8 @@ class Admission:
         share_signs: Callable[[], bool],
         direct: Callable[[str, bytes], object],
         model: Model | None,
+        policy: Policy,
+        artefacts: ArtefactPolicy,
     ) -> None:
         self.record = record
         self.folder = folder_of(data_dir, record.id)
@@ -77,9 +85,18 @@ class Admission:
         self._direct = direct
         self._topic = topics.up(sealer.device, "assessment")
         self._alert_topic = topics.up(sealer.device, "alert")
-        self.assessor = Assessor(spo2_scale=record.spo2_scale, model=model)
+        self.policy = policy
+        self.assessor = Assessor(
+            spo2_scale=record.spo2_scale,
+            model=model,
+            monitoring_interval_s=record.monitoring_interval_s,
+            artefacts=artefacts,
+        )
         self.alert = AlertState()
         self.latest: Judgement | None = None
+        self.trends = Trends()
+        self.disagreements = 0
+        self.rejected = 0
         self.failures = 0
         self._generation = ""
         self._rows = [0, 0]
@@ -94,6 +111,7 @@ class Admission:
                 generation=generation,
                 admission=self.record.id,
                 spo2_scale=self.record.spo2_scale,
+                monitoring_interval_s=self.record.monitoring_interval_s,
                 consent=self.record.consent,
             )
         self._generation = generation
@@ -103,45 +121,108 @@ class Admission:
             self._rows = [0, 0]
         state = self.store.setting("alert")
         self.alert = AlertState() if state is None else msgspec.convert(state, AlertState)
-        now = self._clock.now()
-        for reading in self.store.recent(now - timedelta(seconds=max(CARRY_SECONDS.values()))):
-            if reading.observed_at <= now:  # a replay that begins anew has already stored what is yet to come
-                self.assessor.take(reading)
+        self._take_recent()
         self._hand_over_rest()
+
+    def _take_recent(self) -> None:
+        """Judge from what the store holds: the values still valid, and those before an artefact."""
+        now = self._clock.now()
+        self.assessor.forget()
+        self.trends = Trends()
+        for kept in self.store.recent(now - timedelta(seconds=max(CARRY_SECONDS.values()))):
+            # a replay that begins anew has already stored what is yet to come
+            if kept.reading.observed_at <= now:
+                self._absorb(kept.reading, observed=kept.observed)
+
+    def _absorb(self, reading: Reading, *, observed: bool = False) -> dict[str, Flag]:
+        flags = self.assessor.take(reading, observed=observed)
+        self.trends.take(without(reading, flags) if flags else reading)
+        return flags
+
+    @property
+    def patient_key(self) -> str:
+        """What the identifiers of this patient are hashed with."""
+        return self._generation
 
     def add_history(self, readings: Iterable[Reading]) -> int:
         """Take over a recording's past, reading by reading; returns how many are new."""
+        return self.store.add_history(readings, self._absorb)
 
-        def passing() -> Iterator[Reading]:
-            for reading in readings:
-                self.assessor.take(reading)
-                yield reading
-
-        return self.store.add_history(passing())
-
-    def take(self, reading: Reading) -> Judgement:
-        """A new reading: judge it, commit both, alert, hand over."""
-        judgement = self.assessor.update(reading, max(self._clock.now(), reading.observed_at))
-        self._settle(judgement, reading)
+    def take(self, reading: Reading) -> Judgement | None:
+        """A new reading: judge it, commit both, alert, hand over. None for one that was struck as a whole."""
+        corrected = self.store.as_corrected(reading)
+        if corrected is None:
+            return None
+        flags = self._absorb(corrected)
+        judgement = self.assessor.assess(max(self._clock.now(), reading.observed_at))
+        self._settle(judgement, reading, flags)
         return judgement
+
+    def reject(self, rejection: Rejection) -> None:
+        """A value that could not be used: counted; of a field it is flagged, and told when that is news."""
+        self.rejected += 1
+        field = rejection.column
+        if field not in FIELDS:
+            return
+        flag = Flag(rejection.kind, f"{rejection.reason}; {rejection.remedy}", self._clock.now())
+        if self.assessor.flag(field, flag.kind, flag.reason, flag.at):
+            self._settle(self.assessor.assess(flag.at), None, {field: flag})
 
     def observe(self, reading: Reading, *, by: str, entered_at: datetime) -> Judgement:
         """What a person observed: kept with the name, then judged like a reading."""
         self.store.add_observation(reading, by=by, entered_at=entered_at)
-        judgement = self.assessor.update(reading, max(self._clock.now(), reading.observed_at))
+        self._absorb(reading, observed=True)
+        judgement = self.assessor.assess(max(self._clock.now(), reading.observed_at))
         self._settle(judgement, None)
         return judgement
 
+    def correct(
+        self,
+        field: str,
+        at: datetime | None,
+        value: float | bool | str | None,
+        *,
+        by: str,
+        reason: str,
+        corrected_at: datetime,
+        tolerance: timedelta,
+    ) -> bool:
+        """Strike a value through, with the right one in its place if there is one, and judge anew.
+
+        `at`: when it was measured (None: the newest of `field`), found within `tolerance`. Returns whether
+        there was such a value. Raises ValueError for a field or a right value that cannot be.
+        """
+        wrong = self.store.find_value(field, at, tolerance)
+        if wrong is None:
+            return False
+        instead = None
+        if value is not None:
+            given: dict[str, Any] = {field: value}
+            instead = Reading(observed_at=measured_at(wrong.reading, field), **given)
+        self.store.strike(
+            wrong.row, field=field, by=by, reason=reason, corrected_at=corrected_at, instead=instead
+        )
+        self._take_recent()
+        self._settle(self.assessor.assess(self._clock.now()), None)
+        return True
+
     def age(self) -> bool:
-        """Judge again without a reading; stored and sent only if time has changed the picture."""
+        """Judge again without a reading; stored and sent only if time has changed picture or alert."""
         judgement = self.assessor.assess(self._clock.now())
         if self.latest is None:
             if not judgement.snapshot.present() and not judgement.stale:
                 return False  # nothing was ever known, so there is nothing to say
-        elif _picture(judgement) == _picture(self.latest):
+        elif _picture(judgement) == _picture(self.latest) and self._step(judgement)[1] is None:
             return False
         self._settle(judgement, None)
         return True
+
+    def waiting(self) -> str | None:
+        """What the alert waits for, in words."""
+        if self.latest is None:
+            return None
+        judgement = self.assessor.assess(self._clock.now())
+        return alerts.waiting(self.alert, _seen(judgement, self._clock), self.policy)
 
     def tell(self) -> None:
         """Send an assessment of now, changed or not; nothing when nothing was ever known."""
@@ -195,14 +276,21 @@ class Admission:
 
     # -- from judgement to outbox --------------------------------------------------------------------------
 
-    def _settle(self, judgement: Judgement, reading: Reading | None) -> None:
-        self.latest = judgement
+    def _step(self, judgement: Judgement) -> tuple[AlertState, Alert | None]:
+        return alerts.step(self.alert, _seen(judgement, self._clock), lambda: str(uuid.uuid4()), self.policy)
+
+    def _settle(
+        self, judgement: Judgement, reading: Reading | None, flags: Mapping[str, Flag] = NO_FLAGS
+    ) -> None:
+        before, self.latest = self.latest, judgement
+        self.trends.score(judgement.at, judgement.news2.low, judgement.news2.high, judgement.severity)
+        self.disagreements += judgement.disagreement and not (before is not None and before.disagreement)
         sealed = self._sealer.seal(
             to_message(judgement, self._clock, self._share_signs()),
             expires_at=self._wall() + ASSESSMENT_EXPIRES,
         )
         body = envelope.encode(sealed)
-        state, message = alerts.step(self.alert, _seen(judgement, self._clock), lambda: str(uuid.uuid4()))
+        state, message = self._step(judgement)
         alert = None
         if message is not None:
             alert_sealed = self._sealer.seal(message)
@@ -216,6 +304,7 @@ class Admission:
                 severity=judgement.severity,
                 assessment=Stored(0, sealed.id, body),
                 alert=alert,
+                flags=flags,
                 settings={"alert": msgspec.to_builtins(state)} if changed else None,
             )
         except sqlite3.Error as error:
@@ -279,7 +368,11 @@ class Admission:
 def _seen(judgement: Judgement, clock: Clock) -> Seen:
     score = judgement.news2
     return Seen(
-        low=score.low, high=score.high, points=score.points, observed_at=clock.to_wall(judgement.observed_at)
+        low=score.low,
+        high=score.high,
+        points=score.points,
+        at=judgement.at,
+        observed_at=clock.to_wall(judgement.observed_at),
     )
 
 
@@ -291,6 +384,8 @@ def _picture(judgement: Judgement) -> tuple[object, ...]:
         tuple(judgement.news2.points.items()),
         judgement.missing,
         judgement.stale,
+        tuple(judgement.artefacts.items()),
+        judgement.due,
         judgement.severity,
         None if judgement.model is None else (judgement.model.severity, judgement.model.version),
     )

@@ -15,14 +15,15 @@ from typing import Any, Final
 
 import msgspec
 
-from samd_data.plausibility import Rejection
 from samd_edge import orders
 from samd_edge.admission import Admission, Record, folder_of
 from samd_edge.assessment import Model, ModelRefused, load_model
 from samd_edge.clock import clock_synced, wall_now
 from samd_edge.commands import Commands
 from samd_edge.config import Settings
+from samd_edge.control import Control
 from samd_edge.device_db import DeviceDb
+from samd_edge.intake import Intake
 from samd_edge.link import Connected, Disconnected, Event, Link, Received
 from samd_edge.model_fetch import Fetcher
 from samd_edge.models import Held, ModelError, Shelf
@@ -30,7 +31,10 @@ from samd_edge.outbox import Outbox, Sender
 from samd_edge.participation import Participation
 from samd_edge.presence import Inside, Presence
 from samd_edge.runtime import RuntimeUnavailable
-from samd_edge.sources import Source, open_source, parse
+from samd_edge.showing import view_of
+from samd_edge.sources import SourceURL
+from samd_edge.sources.several import open_sources
+from samd_edge.sources.surroundings import PatientGuard, Surroundings
 from samd_protocol import envelope, topics
 from samd_protocol.envelope import Sealer
 from samd_protocol.errors import BundleError, MessageError
@@ -41,6 +45,8 @@ log = logging.getLogger(__name__)
 AGEING_PATIENT_S: Final = 60.0
 """Without a new reading the patient is judged again each minute of patient time, at most once a second."""
 HOUSEKEEPING_S: Final = 60.0
+_BEGIN_ANEW: Final = ("replay", "sim")
+"""Sources that begin anew at each start, and so need an admission of their own each time."""
 DRAIN_S: Final = 10.0
 """With --exit-at-end: how long the outbox may take to empty once the source has ended."""
 
@@ -62,7 +68,18 @@ class Agent:
         self._announce = announce
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self.source: Source = open_source(settings.source, wall=wall)
+        self.patient = PatientGuard()
+        self.patient.discharge()
+        self.source = open_sources(
+            settings.sources,
+            Surroundings(
+                wall=wall,
+                device=settings.device,
+                folder=settings.folder,
+                broker=settings.broker,
+                patient=self.patient,
+            ),
+        )
         self.db = DeviceDb(self.folder)
         self.sealer = Sealer(self.device, self.db.next_boot(), now=wall, clock=clock_synced)
         self.outbox = Outbox(self.db, max_rows=settings.max_outbox)
@@ -92,8 +109,13 @@ class Agent:
         self.commands = Commands(
             self.db, self.outbox, self.sealer, execute=lambda body: orders.execute(self, body), wall=wall
         )
+        self.intake = Intake(self.source, lambda: self.admission)
+        self.control = Control(
+            self.folder,
+            view=lambda hours: view_of(self, hours),
+            execute=lambda body: orders.execute(self, body),
+        )
         self.malformed: Counter[str] = Counter()
-        self.rejected: Counter[str] = Counter()
         self.failed: BaseException | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -108,8 +130,9 @@ class Agent:
         self.fetcher.start()
         self.link.start()
         self.participation.start()
+        await self.control.start()
         self._announce(f"ready {self.device}")
-        reader = asyncio.create_task(self._read(), name="source")
+        reader = asyncio.create_task(self.intake.run(), name="source")
         reader.add_done_callback(self._source_ended)
         chores = [
             asyncio.create_task(self._every(self._ageing_s(), self._age), name="ageing"),
@@ -131,6 +154,7 @@ class Agent:
         self._stop.set()
 
     async def _end(self) -> None:
+        await self.control.close()
         await self.source.aclose()
         await self.participation.close()
         self.fetcher.stop()
@@ -171,8 +195,8 @@ class Agent:
         """Open the admission, or begin one for the source."""
         known = self.db.get("admission")
         record = None if known is None else msgspec.convert(known, Record)
-        own = _source_key(self.settings.source)
-        replay = parse(self.settings.source).kind == "replay"
+        own = " + ".join(sorted(_source_key(source) for source in self.settings.sources))
+        replay = any(source.kind in _BEGIN_ANEW for source in self.settings.sources)
         if record is not None and record.own is not None:
             # A replay is shifted to now at each start: it never goes on where the last one was.
             if record.own != own or replay:
@@ -187,6 +211,7 @@ class Agent:
             record = Record(
                 id=self._free_name("recording" if replay else "local"),
                 spo2_scale=self.settings.spo2_scale,
+                monitoring_interval_s=self.settings.monitoring_interval_s,
                 consent=replay if consent is None else consent,  # a published recording carries its consent
                 own=own,
             )
@@ -205,6 +230,14 @@ class Agent:
             share_signs=self.presence.shares_signs,
             direct=self.link.publish,
             model=self.model,
+            policy=self.settings.alerts,
+            artefacts=self.settings.artefacts,
+        )
+        store = self.admission.store
+        self.patient.admit(
+            key=self.admission.patient_key,
+            bound=store.setting("patient"),
+            remember=lambda found: store.set(patient=found),
         )
         self.db.set(admission=msgspec.to_builtins(record))
 
@@ -217,6 +250,7 @@ class Agent:
         # first forgotten, then sealed: killed in between, the device does not begin with a sealed store
         self.db.set(admission=None, handed=None)
         self.admission = None
+        self.patient.discharge()
         admission.finish(keep=keep)
         self.participation.forget()
 
@@ -235,34 +269,6 @@ class Agent:
             log.info("%d readings of history taken over in %.2f s", added, time.perf_counter() - begin)
 
     # -- readings ------------------------------------------------------------------------------------------
-
-    async def _read(self) -> None:
-        count = 0
-        async for item in self.source:
-            if isinstance(item, Rejection):
-                self._reject(item)
-            elif self.admission is None:
-                self.rejected["no patient"] += 1
-                if self.rejected["no patient"] == 1:
-                    log.warning(
-                        "a reading came while no patient is admitted: it belongs to nobody and is dropped"
-                    )
-            else:
-                self.admission.take(item)
-                count += 1
-            await asyncio.sleep(0)
-        log.info("the source ended after %d readings", count)
-
-    def _reject(self, rejection: Rejection) -> None:
-        """Count by column; the values themselves are vital signs and stay out of the log."""
-        column = rejection.column or "row"
-        self.rejected[column] += 1
-        if self.rejected[column] == 1:
-            log.warning(
-                "%s: a value in %r was rejected as implausible or unreadable; further ones are counted",
-                Path(rejection.file).name or "source",
-                column,
-            )
 
     def _source_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -417,9 +423,8 @@ class Agent:
             log.error("background work failed (%s: %s)", type(error).__name__, error)
 
 
-def _source_key(url: str) -> str:
+def _source_key(source: SourceURL) -> str:
     """Which patient a source plays, whatever its speed: another one must never land in the same admission."""
-    source = parse(url)
     return f"{source.kind}:{source.path}?patient={source.options.get('patient', '')}"
 
 
@@ -433,4 +438,7 @@ def _inside(agent: Agent) -> Inside:
         model_version=lambda: None if agent.model is None else agent.model.version,
         reading_age_s=lambda: None if agent.admission is None else agent.admission.reading_age_s(),
         consent=lambda: None if agent.admission is None else agent.admission.record.consent,
+        counts=lambda: (
+            (0, 0) if agent.admission is None else (agent.admission.disagreements, agent.admission.rejected)
+        ),
     )

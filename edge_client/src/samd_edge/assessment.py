@@ -3,9 +3,12 @@
 The rule is NEWS2 over the latest values still valid: a range while inputs are missing, and nothing is filled
 in. The model sees the same values, with a mask for what is missing. Whatever happens to the model (a file
 that does not fit, a probability that is no number), the rule goes on; then the model's view is None.
+
+Values that no body makes (``artefacts``) are flagged and not scored. What a person observed is not screened.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, cast
@@ -14,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samd_data import features, news2, severity
-from samd_data.carry import Carrier
-from samd_data.reading import FIELDS, Reading, to_row
+from samd_data.carry import CARRY_SECONDS, Carrier
+from samd_data.reading import COLUMNS, FIELDS, Reading, to_row, without
+from samd_data.response import interval_s
+from samd_edge.artefacts import ArtefactPolicy, Flag, Kind, Screen
 from samd_edge.clock import Clock
 from samd_edge.runtime import Graph, GraphError, RuntimeUnavailable
 from samd_protocol import messages
@@ -133,7 +138,9 @@ class Judgement:
     range. ``rule_severity`` is the class of its low end, which is certain, ``rule_severity_possible`` that of
     its high end. ``severity``: the worse of the certain class and the model's. ``missing``: inputs never
     seen; ``stale``: inputs seen, but too long ago. Both are without a value. ``model_error``: why there is no
-    model's view although a model is in use.
+    model's view although a model is in use. ``artefacts``: fields whose newest value is not scored, with the
+    kind; an older value may still be valid. ``due``: inputs that the chart asks for anew, oldest or missing;
+    ``next_due_at``: when the next full set is due, None for continuous monitoring.
     """
 
     at: datetime
@@ -148,6 +155,9 @@ class Judgement:
     disagreement: bool
     missing: tuple[str, ...]
     stale: tuple[str, ...]
+    artefacts: Mapping[str, Kind]
+    due: tuple[str, ...]
+    next_due_at: datetime | None
 
     @property
     def ages(self) -> dict[str, float]:
@@ -158,28 +168,75 @@ class Judgement:
 class Assessor:
     """Holds what is valid of one admission and judges it; one instance per admission.
 
-    ``spo2_scale`` and ``model`` may be exchanged at any time. Raises ``ValueError`` for another scale.
+    ``spo2_scale``, ``model`` and ``monitoring_interval_s`` may be exchanged at any time; the last one is how
+    often a full set of observations is due at the least (None: as the chart asks). Raises ``ValueError`` for
+    another scale.
     """
 
     def __init__(
-        self, *, spo2_scale: Literal[1, 2] = 1, model: Model | None = None, carrier: Carrier | None = None
+        self,
+        *,
+        spo2_scale: Literal[1, 2] = 1,
+        model: Model | None = None,
+        monitoring_interval_s: float | None = None,
+        artefacts: ArtefactPolicy | None = None,
     ) -> None:
         if spo2_scale not in (1, 2):
             raise ValueError(f"spo2_scale is {spo2_scale!r}; it is 1 or 2")
         self.spo2_scale = spo2_scale
         self.model = model
+        self.monitoring_interval_s = monitoring_interval_s
         self.model_failures = 0
-        self._carrier = Carrier() if carrier is None else carrier
-        self._newest: datetime | None = None
+        self._artefacts = ArtefactPolicy() if artefacts is None else artefacts
         self._last_error: str | None = None
+        self.forget()
 
-    def take(self, reading: Reading) -> None:
-        """Take over the values of a reading, or of an observation, without a judgement: the history."""
+    def forget(self) -> None:
+        """Begin anew, as if nothing had been measured: before the readings are taken over again."""
+        self._carrier = Carrier()
+        self._screen = Screen(self._artefacts)
+        self._flags: dict[str, Flag] = {}
+        self._newest: datetime | None = None
+
+    @property
+    def flags(self) -> Mapping[str, Flag]:
+        """Per field, why its newest value is not scored."""
+        return self._flags
+
+    def latest(self, field: str) -> tuple[datetime, object] | None:
+        """When the newest accepted value of a field was measured, and that value, however old."""
+        return self._carrier.latest(field)
+
+    def take(self, reading: Reading, *, observed: bool = False) -> dict[str, Flag]:
+        """Take over the values of a reading without a judgement, and say which of them are not scored.
+
+        ``observed``: a person entered it, so it is not screened.
+        """
+        flags = {} if observed else self._screen.flags(reading)
+        for field, flag in flags.items():
+            self._flags[field] = flag
+            if flag.since is not None:
+                self._carrier.withdraw(field, flag.since)
+        if flags:
+            reading = without(reading, flags)
         self._carrier.update(reading)
-        measured_ages = [reading.ages.get(field, 0.0) for field in reading.present()]
-        if measured_ages:
-            newest = reading.observed_at - timedelta(seconds=min(measured_ages))
+        newest: datetime | None = None
+        for field in reading.present():
+            measured_at = reading.observed_at - timedelta(seconds=reading.ages.get(field, 0.0))
+            newest = measured_at if newest is None else max(newest, measured_at)
+            if field in self._flags and measured_at >= self._flags[field].at:
+                del self._flags[field]
+        if newest is not None:
             self._newest = newest if self._newest is None else max(newest, self._newest)
+        return flags
+
+    def flag(self, field: str, kind: Kind, reason: str, at: datetime) -> bool:
+        """A value could not be used at all, or its sensor says that there is none; whether that is news."""
+        if field not in FIELDS:
+            return False
+        known = self._flags.get(field)
+        self._flags[field] = Flag(kind, reason, at)
+        return known is None or known.kind != kind
 
     def update(self, reading: Reading, at: datetime) -> Judgement:
         """Take over a reading and judge what is valid at ``at`` (aware, patient time)."""
@@ -190,6 +247,9 @@ class Assessor:
         """Judge what is valid at ``at`` without a new reading: values age, and become stale."""
         snapshot = self._carrier.snapshot(at)
         score = news2.score(snapshot, spo2_scale=self.spo2_scale)
+        due, next_due_at = self._due(score, at)
+        for field in [field for field, flag in self._flags.items() if _over(field, flag, at)]:
+            del self._flags[field]
         certain = severity.severity_of(score.low)
         model, model_error = self._ask_model(snapshot)
         return Judgement(
@@ -205,7 +265,26 @@ class Assessor:
             disagreement=model is not None and abs(model.severity - certain) >= DISAGREEMENT,
             missing=self._carrier.missing(at),
             stale=self._carrier.stale(at),
+            artefacts={field: flag.kind for field, flag in self._flags.items()},
+            due=due,
+            next_due_at=next_due_at,
         )
+
+    def _due(self, score: news2.Score, at: datetime) -> tuple[tuple[str, ...], datetime | None]:
+        """The inputs that are due, and when the next full set is: an interval after its oldest input."""
+        every = interval_s(score.low, score.band)
+        if self.monitoring_interval_s is not None and every is not None:
+            every = min(every, self.monitoring_interval_s)
+        due: list[str] = []
+        first: datetime | None = None
+        for field in COLUMNS:
+            held = self._carrier.latest(field)
+            valid_s = CARRY_SECONDS[field] if every is None else min(every, CARRY_SECONDS[field])
+            moment = at if held is None else held[0] + timedelta(seconds=valid_s)
+            if held is None or moment <= at:
+                due.append(field)
+            first = moment if first is None else min(first, moment)
+        return tuple(due), None if every is None else first
 
     def _ask_model(self, snapshot: Reading) -> tuple[ModelJudgement | None, str | None]:
         model = self.model
@@ -235,30 +314,47 @@ def to_message(judgement: Judgement, clock: Clock, share_signs: bool) -> message
     score = judgement.news2
     observed_at = clock.to_wall(judgement.observed_at)
     age = (clock.to_wall(judgement.at) - observed_at).total_seconds()
-    view = judgement.model
     return messages.Assessment(
         observed_at=observed_at,
-        news2=messages.News2(
-            total=score.total,
-            low=score.low,
-            high=score.high,
-            band=score.band,
-            points=dict(score.points),
-            missing=list(score.missing),
-        ),
+        news2=news2_of(score),
         rule_severity=_class(judgement.rule_severity),
         rule_severity_possible=_class(judgement.rule_severity_possible),
         severity=_class(judgement.severity),
         disagreement=judgement.disagreement,
-        model=None
-        if view is None
-        else messages.ModelView(
-            severity=_class(view.severity), probabilities=list(view.probabilities), version=view.version
-        ),
+        model=view_of_model(judgement.model),
         missing=list(judgement.missing),
         stale=list(judgement.stale),
         reading_age_s=max(age, 0.0),
         signs=signs_of(judgement.snapshot) if share_signs else None,
+        artefacts=dict(judgement.artefacts),
+        due=list(judgement.due),
+        next_due_at=None if judgement.next_due_at is None else clock.to_wall(judgement.next_due_at),
+    )
+
+
+def _over(field: str, flag: Flag, at: datetime) -> bool:
+    """Whether a flag is so old that a value of its time would be stale anyway."""
+    return (at - flag.at).total_seconds() > CARRY_SECONDS[field]
+
+
+def news2_of(score: news2.Score) -> messages.News2:
+    """The score as it crosses the wire."""
+    return messages.News2(
+        total=score.total,
+        low=score.low,
+        high=score.high,
+        band=score.band,
+        points=dict(score.points),
+        missing=list(score.missing),
+    )
+
+
+def view_of_model(view: ModelJudgement | None) -> messages.ModelView | None:
+    """The model's view as it crosses the wire."""
+    if view is None:
+        return None
+    return messages.ModelView(
+        severity=_class(view.severity), probabilities=list(view.probabilities), version=view.version
     )
 
 

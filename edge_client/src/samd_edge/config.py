@@ -1,12 +1,23 @@
 """What an agent is told at its start: a TOML file, and options that go before it.
 
     device = "bed-01"
-    source = "replay:recordings?patient=7&speed=600"
+    source = "replay:recordings?patient=7&speed=600"      # or several: ["hl7:2575", "ble:"], or [[source]]
     data_dir = "/var/lib/samd"        # default .samd/edge/DEVICE
     heartbeat_s = 10
     share_signs = false
     trainer = "litert"                # or "tensorflow"
     spo2_scale = 1                    # of an admission that the agent begins by itself
+    monitoring_interval_s = 3600      # likewise: a full set of observations at least this often
+
+    [[source]]                        # a source with settings that do not fit into a URL
+    url = "mqtt:monitors/bed-01"
+    fields = { heart_rate = "vitals.hr" }
+
+    [alerts]                          # see samd_edge.alerts.Policy, and: samd-edge alarms --help
+    min_dwell_s = 600
+
+    [artefacts]                       # see samd_edge.artefacts.ArtefactPolicy
+    flat_lines = ["systolic_bp"]      # paced and ventilated: their rates stand still
 
     [broker]
     url = "mqtts://broker.ward:8883"
@@ -22,6 +33,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from samd_edge.alerts import Policy
+from samd_edge.artefacts import ArtefactPolicy
+from samd_edge.sources import SourceError, SourceURL, parse
 from samd_protocol.broker import Broker, read_secret
 from samd_protocol.errors import BrokerError
 from samd_protocol.topics import valid_name
@@ -37,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Everything that an agent is told. Times in seconds; `max_model_mb` in 10^6 bytes."""
 
     device: str = ""
-    source: str = ""
+    source: str | list[str | dict[str, Any]] = ""
     broker: Broker = msgspec.field(default_factory=Broker)
     data_dir: str = ""
     model: str | None = None
@@ -47,6 +61,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     prefork: bool = True
     train_during_alert: bool = False
     spo2_scale: Literal[1, 2] = 1
+    monitoring_interval_s: float | None = None
+    alerts: Policy = msgspec.field(default_factory=Policy)
+    artefacts: ArtefactPolicy = msgspec.field(default_factory=ArtefactPolicy)
     consent: bool | None = None
     min_rows: int = 8
     max_readings: int = 500_000
@@ -57,6 +74,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def folder(self) -> Path:
         """The data directory."""
         return Path(self.data_dir) if self.data_dir else DEFAULT_ROOT / self.device
+
+    @property
+    def sources(self) -> list[SourceURL]:
+        """The sources, taken apart. Raises SourceError or ConfigError."""
+        given = [self.source] if isinstance(self.source, str) else self.source
+        return [_source(entry) for entry in given]
 
 
 def load(file: Path | None, overrides: dict[str, Any]) -> Settings:
@@ -84,6 +107,16 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Settings:
         raise ConfigError(f"{where}: {error}") from error
     _check(settings, where)
     return settings
+
+
+def _source(entry: str | dict[str, Any]) -> SourceURL:
+    if isinstance(entry, str):
+        return parse(entry)
+    table = dict(entry)
+    url = table.pop("url", None)
+    if not isinstance(url, str):
+        raise ConfigError('a [[source]] needs its url, as in url = "hl7:2575"')
+    return parse(url, table)
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:
@@ -114,6 +147,15 @@ def _check(settings: Settings, where: str) -> None:
         )
     if not settings.source:
         raise ConfigError(f"{where}: no source; give --source URL, as in replay:PATH?patient=N or -")
+    try:
+        _ = settings.sources
+    except (SourceError, ConfigError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if settings.monitoring_interval_s is not None and not 60 <= settings.monitoring_interval_s <= 86_400:
+        raise ConfigError(
+            f"{where}: monitoring_interval_s is {settings.monitoring_interval_s:g}; "
+            "it must lie between 60 and 86400"
+        )
     for name, low, high in (
         ("heartbeat_s", 0.1, 86_400),
         ("min_rows", 1, 10**9),

@@ -45,6 +45,8 @@ def collect(
     dead_letters: int,
     reading_age_s: float | None,
     model_version: int | None,
+    disagreements: int,
+    rejected: int,
 ) -> Heartbeat:
     """One heartbeat, with what the machine says of itself now."""
     try:
@@ -63,4 +65,6 @@ def collect(
         dead_letters=dead_letters,
         reading_age_s=reading_age_s,
         model_version=model_version,
+        disagreements=disagreements,
+        rejected=rejected,
     )

@@ -90,6 +90,12 @@ class Link:
         """Whether a connection stands, as far as is known."""
         return self._up
 
+    def told(self) -> str:
+        """How the connection fares, in words."""
+        if self._up:
+            return f"connected to {self._broker.url}"
+        return self._told or f"connecting to {self._broker.url}"
+
     def start(self) -> None:
         """Begin to connect. Raises BrokerError for settings that cannot work."""
         self._open()

@@ -4,14 +4,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from samd_data.carry import CARRY_SECONDS
-from samd_data.reading import Reading
+from samd_data.plausibility import check, remedy
+from samd_data.reading import FIELDS, VITALS, Reading
 from samd_edge import heartbeat
-from samd_edge.admission import Record, folder_of
+from samd_edge.admission import Admission, Record, folder_of
 from samd_edge.commands import Answer, CommandFailed, Refused
 from samd_edge.database import StoreError
 from samd_edge.models import ModelError
 from samd_protocol.messages import (
     CommandBody,
+    Correction,
     ModelActivate,
     ModelRollback,
     ObservationAdd,
@@ -26,6 +28,8 @@ from samd_protocol.topics import valid_name
 if TYPE_CHECKING:
     from samd_edge.agent import Agent
 
+SAME_S: Final = 1.0
+"""A value is the one that a correction names when its time lies this close to the time named."""
 AHEAD_S: Final = 60.0
 """An observation may be entered with a time this much ahead: two clocks never agree."""
 TASK: Final = "severity"
@@ -122,10 +126,15 @@ def observation_add(agent: "Agent", body: ObservationAdd) -> Answer:
     admission = agent.admission
     if admission is None:
         raise Refused("no patient")
-    if body.supplemental_oxygen is None and body.consciousness is None:
+    nothing = body.supplemental_oxygen is None and body.consciousness is None
+    if nothing and body.correction is None:
         raise Refused("nothing was observed: give oxygen, consciousness, or both")
     if not body.by.strip():
         raise Refused("by whom? an observation carries a name")
+    if body.correction is not None:
+        if not nothing:
+            raise Refused("an observation and a correction are two commands; send them apart")
+        return _correct(agent, admission, body.correction, body.by)
     wall = agent.wall()
     ago = timedelta(0) if body.observed_at is None else wall - body.observed_at
     if ago < timedelta(seconds=-AHEAD_S):
@@ -142,6 +151,37 @@ def observation_add(agent: "Agent", body: ObservationAdd) -> Answer:
     return Answer()
 
 
+def _correct(agent: "Agent", admission: Admission, correction: Correction, by: str) -> Answer:
+    """A wrong value struck through, with name and reason; the right one in its place if it is known."""
+    field, value = correction.field, correction.value
+    if field not in FIELDS:
+        raise Refused(f"there is no {field!r} in a reading; the fields are {', '.join(FIELDS)}")
+    if not correction.reason.strip():
+        raise Refused("why? a correction carries its reason")
+    if value is not None:
+        if field in VITALS and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        reason = check(field, value)
+        if reason is not None:
+            raise Refused(f"{field}: {reason}; {remedy(field, value)}")
+    clock = agent.source.clock
+    at = None
+    if correction.observed_at is not None:
+        at = clock.now() - (agent.wall() - correction.observed_at) * clock.speed
+    found = admission.correct(
+        field,
+        at,
+        value,
+        by=by,
+        reason=correction.reason,
+        corrected_at=agent.wall(),
+        tolerance=timedelta(seconds=SAME_S * max(1.0, clock.speed)),
+    )
+    if not found:
+        raise Refused(f"no value of {field} was measured then; name the time that its assessment gave")
+    return Answer()
+
+
 def patient_admit(agent: "Agent", body: PatientAdmit) -> Answer:
     """Begin an admission with a store of its own."""
     if agent.admission is not None:
@@ -150,7 +190,15 @@ def patient_admit(agent: "Agent", body: PatientAdmit) -> Answer:
         raise Refused("the admission's id is no name: letters, digits, dots, dashes and underscores")
     if folder_of(agent.folder, body.admission).exists():
         raise Refused("this admission was here before: an id is used once")
-    record = Record(id=body.admission, spo2_scale=body.spo2_scale, consent=body.consent_to_training)
+    interval = body.monitoring_interval_s
+    if interval is not None and not 60 <= interval <= 86_400:
+        raise Refused("the monitoring interval lies between 60 s and a day")
+    record = Record(
+        id=body.admission,
+        spo2_scale=body.spo2_scale,
+        monitoring_interval_s=interval,
+        consent=body.consent_to_training,
+    )
     agent.open_admission(record)
     agent.presence.tell_config()
     return Answer()

@@ -27,6 +27,8 @@ class Inside(msgspec.Struct, frozen=True, kw_only=True):
     model_version: Callable[[], int | None]
     reading_age_s: Callable[[], float | None]
     consent: Callable[[], bool | None]
+    counts: Callable[[], tuple[int, int]]
+    """Disagreements of rule and model, and values rejected, in this admission since the agent's start."""
 
 
 log = logging.getLogger(__name__)
@@ -138,6 +140,7 @@ class Presence:
         if not self._link().up:
             return
         interval = self.heartbeat_s()
+        disagreements, rejected = self._inside.counts()
         message = heartbeat.collect(
             self._settings.folder,
             interval_s=interval,
@@ -146,5 +149,7 @@ class Presence:
             dead_letters=self._outbox.dead_letters,
             reading_age_s=self._inside.reading_age_s(),
             model_version=self._inside.model_version(),
+            disagreements=disagreements,
+            rejected=rejected,
         )
         self.publish("heartbeat", message, qos=0, expiry_s=max(1, round(2 * interval)))

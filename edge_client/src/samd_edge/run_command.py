@@ -31,7 +31,11 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     run.add_argument("--device", help="name of this device, as in bed-01; never a patient's name")
     run.add_argument(
-        "--source", metavar="URL", help="replay:PATH?patient=N&speed=600, csv:FILE, or - for stdin"
+        "--source",
+        metavar="URL",
+        action="append",
+        help="-, csv:FILE, replay:PATH?patient=N&speed=600, mqtt:TOPIC, hl7:PORT, fhir:PORT, fhir+poll:URL, "
+        "ble:, sim:?scenario=sepsis; may be given several times",
     )
     run.add_argument(
         "--broker", metavar="URL", dest="broker_url", help="mqtt://HOST:PORT or mqtts://HOST:PORT"
@@ -65,6 +69,13 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     run.add_argument(
         "--spo2-scale", type=int, choices=(1, 2), help="NEWS2 scale, by prescription (default 1)"
+    )
+    run.add_argument(
+        "--monitoring-interval",
+        type=float,
+        metavar="S",
+        dest="monitoring_interval_s",
+        help="a full set of observations is due at least this often (default: as the NEWS2 chart asks)",
     )
     run.add_argument(
         "--exit-at-end",
@@ -102,6 +113,7 @@ _OPTIONS = (
     "consent",
     "train_during_alert",
     "spo2_scale",
+    "monitoring_interval_s",
     "exit_at_end",
 )
 

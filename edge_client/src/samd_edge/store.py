@@ -1,4 +1,4 @@
-"""The store of one admission: readings, assessments, alerts, observations, corrections, settings.
+"""The store of one admission: readings, assessments, alerts, artefacts, corrections, settings.
 
 One SQLite file, `DATA_DIR/admissions/ID/store.sqlite`. It belongs to one patient and never passes to the
 next. A reading and its assessment are one commit. An alert is synced to the disk in the same commit, before
@@ -13,20 +13,25 @@ The default of 500,000 is a reading every second for almost six days, or every m
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from samd_data.reading import FIELDS, Reading
+from samd_data.reading import Reading
+from samd_edge import readings
+from samd_edge.artefacts import Flag
 from samd_edge.database import StoreError, durable, is_damage, micros, open_database, plain, transaction
+from samd_edge.readings import Kept
 
 log = logging.getLogger(__name__)
 
 MAX_READINGS: Final = 500_000
 FILE: Final = "store.sqlite"
+NO_FLAGS: Final[Mapping[str, Flag]] = MappingProxyType({})
 
 MIGRATIONS: Final = (
     """
@@ -69,9 +74,20 @@ MIGRATIONS: Final = (
     CREATE INDEX corrections_by_reading ON corrections (reading);
     CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID
     """,
+    """
+    ALTER TABLE corrections ADD COLUMN reason TEXT;
+    CREATE TABLE artefacts (
+        id INTEGER PRIMARY KEY,
+        reading INTEGER REFERENCES readings (id) ON DELETE CASCADE,
+        observed_at INTEGER NOT NULL,
+        field TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('jump', 'flat', 'no_signal', 'implausible')),
+        reason TEXT NOT NULL
+    );
+    CREATE INDEX artefacts_by_reading ON artefacts (reading)
+    """,
 )
 
-_decoder = msgspec.json.Decoder(Reading)
 _encoder = msgspec.json.Encoder()
 
 
@@ -90,6 +106,7 @@ class AdmissionStore:
         self.folder = folder
         self.path = folder / FILE
         self._connection = open_database(self.path, MIGRATIONS)
+        self._corrected = self._num_corrections() > 0
 
     def close(self) -> None:
         """Close the file; its log is written back by SQLite."""
@@ -103,14 +120,17 @@ class AdmissionStore:
 
     # -- readings and what was concluded from them --------------------------------------------------------
 
-    def add_history(self, readings: Iterable[Reading]) -> int:
-        """Take over readings of the past in one commit; returns how many are new.
+    def add_history(
+        self, past: Iterable[Reading], screen: Callable[[Reading], Mapping[str, Flag]] = lambda _: NO_FLAGS
+    ) -> int:
+        """Take over readings of the past in one commit, each with the artefacts that `screen` finds in it;
+        returns how many are new.
 
         A reading that the store holds already is not taken twice: an agent may start again with the same
         recording, or hear the same reading from a sensor again.
         """
         with transaction(self._connection) as connection:
-            return sum(self._insert(connection, reading, "history")[1] for reading in readings)
+            return sum(self._insert(connection, reading, "history", screen(reading))[1] for reading in past)
 
     def add(
         self,
@@ -120,17 +140,21 @@ class AdmissionStore:
         severity: int,
         assessment: Stored,
         alert: Stored | None = None,
+        flags: Mapping[str, Flag] = NO_FLAGS,
         settings: dict[str, Any] | None = None,
     ) -> tuple[int, int | None]:
         """Commit a reading with its assessment, and with an alert synced to the disk.
 
-        `reading` is None for an assessment that time alone caused. `settings` are written in the same commit
-        (the state of the alerts). Returns the row numbers of the assessment and of the alert.
+        `reading` is None for an assessment that time, an observation or an artefact alone caused. `flags`
+        say which fields are not scored, `settings` (the state of the alerts) go into the same commit. Returns
+        the row numbers of the assessment and of the alert.
         """
         with (durable if alert is not None else transaction)(self._connection) as connection:
             number = None
             if reading is not None:
-                number, _ = self._insert(connection, reading, "live")
+                number, _ = self._insert(connection, reading, "live", flags)
+            elif flags:
+                readings.insert_flags(connection, None, flags)
             row = connection.execute(
                 "INSERT INTO assessments (reading, assessed_at, severity, message_id, body) "
                 "VALUES (?, ?, ?, ?, ?)",
@@ -149,50 +173,67 @@ class AdmissionStore:
     def add_reading(self, reading: Reading) -> int:
         """Commit a reading alone, when it could not be assessed."""
         with transaction(self._connection) as connection:
-            return self._insert(connection, reading, "live")[0]
+            return self._insert(connection, reading, "live", NO_FLAGS)[0]
 
     def add_observation(self, reading: Reading, *, by: str, entered_at: datetime) -> int:
         """What a person observed: a reading of its own, with the name of the one who entered it; synced."""
         with durable(self._connection) as connection:
-            number, _ = self._insert(connection, reading, "observation")
-            connection.execute(
-                "INSERT INTO observations (reading, by, entered_at) VALUES (?, ?, ?)",
-                (number, by, micros(entered_at)),
-            )
+            return self._observe(connection, reading, by, entered_at)
+
+    def _observe(self, connection: sqlite3.Connection, reading: Reading, by: str, at: datetime) -> int:
+        number, _ = self._insert(connection, reading, "observation", NO_FLAGS)
+        connection.execute(
+            "INSERT INTO observations (reading, by, entered_at) VALUES (?, ?, ?)", (number, by, micros(at))
+        )
         return number
 
-    def strike(self, reading: int, *, by: str, corrected_at: datetime, field: str | None = None) -> None:
-        """Strike out a reading, or one field of it. It stays in the file, and is never read again.
+    def strike(
+        self,
+        reading: int,
+        *,
+        by: str,
+        corrected_at: datetime,
+        field: str | None = None,
+        reason: str | None = None,
+        instead: Reading | None = None,
+    ) -> None:
+        """Strike out a reading, or one field of it; it stays in the file, and is never read again. `instead`
+        is kept as that person's observation in the same commit.
 
         Raises ValueError for a reading or a field that is not there.
         """
-        if field is not None and field not in FIELDS:
-            raise ValueError(f"{field!r} is no field of a reading; the fields are {', '.join(FIELDS)}")
         with durable(self._connection) as connection:
-            whole = field is None
-            found = connection.execute(
-                "UPDATE readings SET struck = MAX(struck, ?) WHERE id = ?", (int(whole), reading)
-            ).rowcount
-            if not found:
-                raise ValueError(f"there is no reading {reading} in this admission")
-            connection.execute(
-                "INSERT INTO corrections (reading, field, by, corrected_at) VALUES (?, ?, ?, ?)",
-                (reading, field, by, micros(corrected_at)),
-            )
+            readings.strike(connection, reading, field, by=by, reason=reason, corrected_at=corrected_at)
+            if instead is not None:
+                self._observe(connection, instead, by, corrected_at)
+        self._corrected = True
 
-    def recent(self, since: datetime) -> Iterator[Reading]:
-        """The readings from `since` on, in order of time, without what was struck out."""
-        return _readings(self._connection, micros(since))
+    def find_value(
+        self, field: str, at: datetime | None, tolerance: timedelta = timedelta(seconds=1)
+    ) -> Kept | None:
+        """The reading with the value of `field` that was measured at `at`, or the newest value."""
+        return readings.find_value(self._connection, field, at, tolerance=tolerance)
+
+    def as_corrected(self, reading: Reading) -> Reading | None:
+        """A reading that comes (again), without what was struck from it; None when all of it was."""
+        return readings.as_corrected(self._connection, reading) if self._corrected else reading
+
+    def recent(self, since: datetime) -> Iterator[Kept]:
+        """The readings from `since` on, in order of time, artefacts too, without what was struck out."""
+        return readings.select(self._connection, since, screened=False)
 
     def latest_at(self) -> datetime | None:
         """When the newest reading was observed."""
         row = self._connection.execute(
             "SELECT MAX(observed_at) FROM readings WHERE struck = 0 AND origin != 'observation'"
         ).fetchone()
-        return None if row[0] is None else _moment(row[0])
+        return None if row[0] is None else readings.moment(row[0])
 
     def num_readings(self) -> int:
         return plain(self._connection, "SELECT COUNT(*) FROM readings WHERE struck = 0")
+
+    def _num_corrections(self) -> int:
+        return plain(self._connection, "SELECT COUNT(*) FROM corrections")
 
     def num_assessments(self) -> int:
         return plain(self._connection, "SELECT COUNT(*) FROM assessments")
@@ -226,18 +267,14 @@ class AdmissionStore:
             yield Stored(*found)
 
     @staticmethod
-    def _insert(connection: sqlite3.Connection, reading: Reading, origin: str) -> tuple[int, bool]:
-        """The row of a reading, and whether it is new."""
-        moment, body = micros(reading.observed_at), _encoder.encode(reading)
-        found = connection.execute(
-            "SELECT id FROM readings WHERE observed_at = ? AND body = ?", (moment, body)
-        ).fetchone()
-        if found is not None:
-            return int(found[0]), False
-        row = connection.execute(
-            "INSERT INTO readings (observed_at, origin, body) VALUES (?, ?, ?)", (moment, origin, body)
-        ).lastrowid
-        return row or 0, True
+    def _insert(
+        connection: sqlite3.Connection, reading: Reading, origin: str, flags: Mapping[str, Flag]
+    ) -> tuple[int, bool]:
+        """The row of a reading, and whether it is new; a new one's artefacts are kept with it."""
+        row, new = readings.insert(connection, reading, origin)
+        if new and flags:
+            readings.insert_flags(connection, row, flags)
+        return row, new
 
     # -- settings ------------------------------------------------------------------------------------------
 
@@ -276,6 +313,10 @@ class AdmissionStore:
                 "DELETE FROM assessments WHERE reading IS NULL AND assessed_at < "
                 "(SELECT MIN(observed_at) FROM readings WHERE origin != 'observation')"
             )
+            connection.execute(
+                "DELETE FROM artefacts WHERE reading IS NULL AND observed_at < "
+                "(SELECT MIN(observed_at) FROM readings WHERE origin != 'observation')"
+            )
         log.info("the store holds more than %d readings: the oldest %d were removed", max_readings, gone)
         return gone
 
@@ -293,7 +334,8 @@ class AdmissionStore:
 
 
 def read_readings(path: Path | str, *, patience_s: float = 5.0) -> Iterator[Reading]:
-    """The readings of a store in order of time, without what was struck out; opens it read-only.
+    """The readings of a store in order of time, without what was struck out and without artefacts; opens it
+    read-only.
 
     For the trainer, in another process, while the agent writes: it sees the store as it is when the reading
     begins. Raises StoreError for a store that cannot be read.
@@ -305,34 +347,11 @@ def read_readings(path: Path | str, *, patience_s: float = 5.0) -> Iterator[Read
         with contextlib.closing(
             sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=patience_s)
         ) as connection:
-            yield from _readings(connection, None)
+            for kept in readings.select(connection, None, screened=True):
+                yield kept.reading
     except sqlite3.Error as error:
         what = "is damaged" if is_damage(error) else "cannot be read"
         raise StoreError(f"{file}: {what} ({error}); the agent repairs it at its next start") from error
-
-
-def _readings(connection: sqlite3.Connection, since: int | None) -> Iterator[Reading]:
-    struck: dict[int, set[str]] = {}
-    for number, field in connection.execute("SELECT reading, field FROM corrections WHERE field IS NOT NULL"):
-        struck.setdefault(number, set()).add(field)
-    rows = connection.execute(
-        "SELECT id, body FROM readings WHERE struck = 0 AND observed_at >= ? ORDER BY observed_at, id",
-        (-(2**63) if since is None else since,),
-    )
-    for number, body in rows:
-        reading = _decoder.decode(body)
-        if number in struck:
-            reading = _without(reading, struck[number])
-        yield reading
-
-
-def _without(reading: Reading, fields: set[str]) -> Reading:
-    ages = {field: age for field, age in reading.ages.items() if field not in fields}
-    return msgspec.structs.replace(reading, ages=ages, **dict.fromkeys(fields))
-
-
-def _moment(value: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value)
 
 
 def erase(folder: Path) -> None:

@@ -75,6 +75,9 @@ def _messages() -> Iterator[Message]:
         stale=[],
         reading_age_s=4.0,
         signs=None,
+        artefacts={"temperature": "jump"},
+        due=["consciousness"],
+        next_due_at=now,
     )
     yield messages.Alert(
         alert_id=message_id(900),
@@ -83,6 +86,7 @@ def _messages() -> Iterator[Message]:
         observed_at=now - timedelta(seconds=4),
         news2_low=5,
         news2_high=8,
+        possible=3,
     )
     yield messages.Training(run=RUN, round=2, phase="training", progress=0.4, first_step_at=now)
     yield messages.Result(command=message_id(8), status="rejected", reason="no data")
@@ -128,7 +132,15 @@ def command_bodies() -> Iterator[messages.CommandBody]:
     yield messages.ObservationAdd(
         by="nurse-7", observed_at=start(), supplemental_oxygen=True, consciousness="A"
     )
-    yield messages.PatientAdmit(admission="adm-0042", spo2_scale=2, consent_to_training=True)
+    yield messages.ObservationAdd(
+        by="nurse-7",
+        correction=messages.Correction(
+            field="systolic_bp", reason="cuff slipped", observed_at=start(), value=128.0
+        ),
+    )
+    yield messages.PatientAdmit(
+        admission="adm-0042", spo2_scale=2, monitoring_interval_s=3600.0, consent_to_training=True
+    )
     yield messages.PatientDischarge(admission="adm-0042", keep=False)
     yield messages.Report()
 

@@ -28,7 +28,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
-    """The device's own health. None means that this machine cannot tell."""
+    """The device's own health. None means that this machine cannot tell. `disagreements` counts, for this
+    admission and this boot, how often rule and model came to stand two classes or more apart; `rejected` the
+    values that could not be used."""
 
     interval_s: float
     uptime_s: float
@@ -41,6 +43,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     dead_letters: int = 0
     reading_age_s: float | None = None
     model_version: int | None = None
+    disagreements: int = 0
+    rejected: int = 0
 
 
 class News2(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +67,11 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Assessment(msgspec.Struct, frozen=True, kw_only=True, tag="assessment"):
-    """Rule and model side by side. `severity` is the worse of the rule's certain class and the model's."""
+    """Rule and model side by side. `severity` is the worse of the rule's certain class and the model's.
+
+    `artefacts`: inputs whose newest value is not scored, with the kind: `jump`, `flat`, `no_signal` or
+    `implausible`; an older value may still be valid. `due`: inputs that the chart asks for anew;
+    `next_due_at`: when the next full set is due (null: the chart asks for continuous monitoring)."""
 
     observed_at: Moment
     news2: News2
@@ -76,17 +84,24 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True, tag="assessment"):
     stale: list[str] = msgspec.field(default_factory=list)
     reading_age_s: float = 0.0
     signs: dict[str, float | bool | str] | None = None
+    artefacts: dict[str, Literal["jump", "flat", "no_signal", "implausible"]] = msgspec.field(
+        default_factory=dict
+    )
+    due: list[str] = msgspec.field(default_factory=list)
+    next_due_at: Moment | None = None
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, tag="alert"):
-    """A change of the alert state, from the certain end of the range."""
+    """A change of the alert state, from the certain end of the range; `possible` is the class of the high
+    end, which is shown and never rings."""
 
     alert_id: str
-    state: Literal["raised", "escalated", "cleared"]
+    state: Literal["raised", "escalated", "deescalated", "cleared"]
     severity: Severity
     observed_at: Moment
     news2_low: int
     news2_high: int
+    possible: Severity | None = None
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True, tag="training"):
@@ -144,20 +159,37 @@ class ModelRollback(msgspec.Struct, frozen=True, kw_only=True, tag="model.rollba
     """Go back to the version that was active before."""
 
 
+class Correction(msgspec.Struct, frozen=True, kw_only=True):
+    """A wrong value of a reading: it is kept, struck through, with name and reason, and never scored again.
+
+    `observed_at` names the value by its time (null: the newest of `field`), `value` is the right one (null:
+    it is only struck)."""
+
+    field: str
+    reason: str
+    observed_at: Moment | None = None
+    value: float | bool | str | None = None
+
+
 class ObservationAdd(msgspec.Struct, frozen=True, kw_only=True, tag="observation.add"):
-    """What a person observed; valid for 12 h or until the next one."""
+    """What a person observed, valid for 12 h or until the next one; or a correction of a wrong reading."""
 
     by: str
     observed_at: Moment | None = None
     supplemental_oxygen: bool | None = None
     consciousness: Literal["A", "C", "V", "P", "U"] | None = None
+    correction: Correction | None = None
 
 
 class PatientAdmit(msgspec.Struct, frozen=True, kw_only=True, tag="patient.admit"):
-    """Begin an admission: a fresh store, with the settings that belong to this patient."""
+    """Begin an admission: a fresh store, with the settings that belong to this patient.
+
+    `monitoring_interval_s`: how often a full set of observations is due at the least, where that is more
+    often than the chart asks for."""
 
     admission: str
     spo2_scale: Literal[1, 2] = 1
+    monitoring_interval_s: float | None = None
     consent_to_training: bool = False
 
 

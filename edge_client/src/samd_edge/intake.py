@@ -1,0 +1,83 @@
+"""What comes out of the sources, on its way to the admission: counted, refused where it cannot be true."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from samd_data.plausibility import Rejection
+from samd_data.reading import Reading
+from samd_edge.admission import Admission
+from samd_edge.clock import Clock
+from samd_edge.sources.several import Sources
+
+log = logging.getLogger(__name__)
+
+AHEAD_S: Final = 60.0
+"""A reading may be this much ahead of the patient's clock: two clocks never agree. Further ahead it is
+refused: it would count as fresh for as long, and everything else would be judged as if it were that late."""
+
+
+class Intake:
+    """Takes the readings of the sources, one at a time. Used within the agent's loop."""
+
+    def __init__(self, source: Sources, admission: Callable[[], Admission | None]) -> None:
+        self._source = source
+        self._admission = admission
+        self.rejected: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Until the sources have ended. Gives way after each item: the loop has other work."""
+        count = 0
+        async for item in self._source:
+            if isinstance(item, Rejection):
+                self.reject(item)
+            else:
+                count += self.take(item)
+            await asyncio.sleep(0)
+        log.info("the source ended after %d readings", count)
+
+    def take(self, reading: Reading) -> bool:
+        """One reading; whether it was taken."""
+        admission = self._admission()
+        if admission is None:
+            self._count("no patient", "a reading came while no patient is admitted: it belongs to nobody")
+            return False
+        late = ahead(reading, self._source.clock)
+        if late is not None:
+            self.reject(late)
+            return False
+        admission.take(reading)
+        return True
+
+    def reject(self, rejection: Rejection) -> None:
+        """Count by column; the values themselves are vital signs and stay out of the log."""
+        place = Path(rejection.file).name or "source"
+        column = rejection.column or "row"
+        self._count(column, f"{place}: a value in {column!r} was rejected as implausible or unreadable")
+        admission = self._admission()
+        if admission is not None:
+            admission.reject(rejection)
+
+    def _count(self, what: str, text: str) -> None:
+        self.rejected[what] += 1
+        if self.rejected[what] == 1:
+            log.warning("%s; further ones are counted", text)
+
+
+def ahead(reading: Reading, clock: Clock) -> Rejection | None:
+    """Why a reading from the future is refused, or None."""
+    by = reading.observed_at - clock.now()
+    if by <= timedelta(seconds=AHEAD_S):
+        return None
+    return Rejection(
+        "source",
+        0,
+        "observed_at",
+        reading.observed_at.isoformat(),
+        f"its time lies {by.total_seconds():.0f} s in the future",
+        "set the clock of the sensor, or the source's zone",
+    )
