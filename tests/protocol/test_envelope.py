@@ -248,6 +248,16 @@ def test_a_run_outside_its_limits_is_refused(name: str, value: float) -> None:
     assert refusal(msgspec.json.encode(order)) == "malformed"
 
 
+@pytest.mark.parametrize("kind", ["\n2026-03-01 ERROR all is lost", "\x1b[2J", "x" * 200_000, "\u202e"])
+def test_what_a_sender_wrote_stands_in_an_error_on_one_short_line(kind: str) -> None:
+    with pytest.raises(MessageError) as caught:
+        envelope.decode(msgspec.json.encode(wire(data={"type": kind})))
+    text = str(caught.value)
+    assert text.isprintable()
+    assert len(text) < 600
+    assert text.endswith("at `$.type`")
+
+
 def test_a_very_deep_message_is_refused() -> None:
     depth = sys.getrecursionlimit() * 20
     assert refusal(b'{"v":1,"later":' + b"[" * depth + b"]" * depth + b"}") == "malformed"

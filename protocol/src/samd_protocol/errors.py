@@ -6,9 +6,22 @@ ProtocolError
 └── BrokerError    a broker setting that cannot work: stop and correct the configuration
 """
 
+_LONGEST = 600  # characters
+
 
 class ProtocolError(Exception):
-    """Base of everything that this package raises on purpose; its text is one plain sentence."""
+    """Base of everything that this package raises on purpose; its text is one plain sentence.
+
+    Whatever a sender wrote into it: on one line, printable, and cut in the middle when it is long."""
+
+    def __init__(self, text: str) -> None:
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 3 :]}"
+        if not text.isprintable():
+            text = "".join(
+                char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+            )
+        super().__init__(text)
 
 
 class MessageError(ProtocolError):
