@@ -301,7 +301,17 @@ def test_weights_that_do_not_fit_are_not_written(shape: tuple[int, ...]) -> None
         bundle.pack(msgspec.structs.replace(made(), weights=np.zeros(shape, np.float32)))
 
 
-@pytest.mark.parametrize("shape", [[-2, -4], [0], [2**32, 2**32], [2**62, 4, 2]])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [-2, -4],
+        [0],
+        [2**32, 2**32],
+        [2**62, 4, 2],
+        [2**63 - 1] * 300,  # more digits than Python prints
+        [2**24] * 100_000,  # hours, if it were computed
+    ],
+)
 def test_a_layout_whose_size_would_run_over_is_refused(shape: list[int]) -> None:
     def change(manifest: dict[str, Any]) -> None:
         manifest["layers"] = [{"name": "all", "shape": shape, "part": "body"}]

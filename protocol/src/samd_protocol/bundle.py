@@ -38,11 +38,16 @@ _END = (
 )
 
 
+_Length = Annotated[int, msgspec.Meta(ge=1, le=MAX_BYTES // 4)]
+
+
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of the flat weight vector, in order. `part` says what personalisation may keep apart."""
+    """One piece of the flat weight vector, in order. `part` says what personalisation may keep apart.
+
+    The shape is bounded: the product of a million large numbers would be computed for hours."""
 
     name: str
-    shape: list[Annotated[int, msgspec.Meta(ge=1)]]
+    shape: Annotated[list[_Length], msgspec.Meta(max_length=16)]
     part: Literal["body", "head"] = "body"
 
     @property

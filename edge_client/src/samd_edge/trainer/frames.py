@@ -10,6 +10,8 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from samd_data.plausibility import printable
+
 MAX_FRAME_BYTES: Final = 4_000_000
 """Far above the largest task (1 MB); a longer frame means that the two lost step, and nothing can follow."""
 
@@ -114,7 +116,7 @@ def decode_from_agent(body: bytes) -> FromAgent:
     try:
         return msgspec.msgpack.decode(body, type=FromAgent)  # type: ignore[no-any-return]
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise FrameError(f"no frame of ours: {error}", fatal=False) from error
+        raise FrameError(printable(f"no frame of ours: {error}"), fatal=False) from error
 
 
 def decode_from_trainer(body: bytes) -> FromTrainer:
@@ -122,7 +124,7 @@ def decode_from_trainer(body: bytes) -> FromTrainer:
     try:
         return msgspec.msgpack.decode(body, type=FromTrainer)  # type: ignore[no-any-return]
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise FrameError(f"no frame of ours: {error}", fatal=False) from error
+        raise FrameError(printable(f"no frame of ours: {error}"), fatal=False) from error
 
 
 def _read_exactly(stream: BinaryIO, size: int) -> bytes:
