@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from samd_data.reading import Reading
+from samd_edge.control import ControlError, ask
 from samd_protocol import bundle as bundles
 from samd_protocol import envelope, topics
 from samd_protocol.broker import Broker, connect, make_client
@@ -197,6 +198,14 @@ class AgentProcess:
             pytest.fail(f"the agent did not get ready:\n{self.log}")
         return self
 
+    def view(self) -> dict[str, Any] | None:
+        """What it shows on the spot; None while it does not answer yet."""
+        try:
+            found: dict[str, Any] = ask(self.data_dir, {"ask": "view"})["view"]
+        except ControlError:
+            return None
+        return found
+
     def feed(self, *readings: Reading) -> None:
         assert self.process.stdin is not None
         for reading in readings:
@@ -281,6 +290,14 @@ def run_agent(tmp_path: Path, device: str) -> Iterator[Callable[..., AgentProces
     for agent in started:
         if agent.process.poll() is None:
             agent.kill()
+
+
+@pytest.fixture(scope="module")
+def shared_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    """One agent without a broker, for tests that leave it as it is."""
+    agent = AgentProcess("bed-09", tmp_path_factory.mktemp("agent"), "mqtt://127.0.0.1:1").ready()
+    yield agent
+    agent.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,249 @@
+"""Several sources at once, one patient to a device, listeners that are safe, and what cannot be true."""
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samd_data.plausibility import Rejection
+from samd_data.reading import Reading
+from samd_edge.clock import Clock, WallClock
+from samd_edge.intake import AHEAD_S, ahead
+from samd_edge.sources import SourceError, parse
+from samd_edge.sources.listening import ListenerSettings, Listening, listen_at
+from samd_edge.sources.several import Sources, open_sources
+from samd_edge.sources.surroundings import NO_PATIENT, WRONG_PATIENT, PatientGuard, Surroundings
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+class Hand:
+    """A source that gives what it is told, and notes when each item was taken."""
+
+    def __init__(self, *items: Reading | Rejection | Exception) -> None:
+        self.clock: Clock = WallClock(lambda: NOW)
+        self.items = items
+        self.taken: list[Reading | Rejection] = []
+        self.closed = False
+
+    def history(self) -> Iterator[Reading]:
+        return iter(())
+
+    async def __aiter__(self) -> AsyncIterator[Reading | Rejection]:
+        for item in self.items:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+            self.taken.append(item)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def beat(rate: float) -> Reading:
+    return Reading(observed_at=NOW, heart_rate=rate)
+
+
+def together(*hands: Hand) -> Sources:
+    named = [(f"hand:{number}", hand) for number, hand in enumerate(hands)]
+    return Sources(named, wall=lambda: NOW, clock=WallClock(lambda: NOW))
+
+
+def test_all_readings_come_and_each_is_taken_before_the_next_is_asked_for() -> None:
+    first, second = Hand(beat(60), beat(61)), Hand(beat(80), Rejection("x", 1, "spo2", "120", "why", "do"))
+
+    async def run() -> list[Any]:
+        sources = together(first, second)
+        seen = []
+        async for item in sources:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            taken = [id(one) for one in (*first.taken, *second.taken)]
+            assert id(item) not in taken, "it is taken once the work on it is done"
+            assert len(taken) == len(seen), "and those before it are"
+            seen.append(item)
+        await sources.aclose()
+        return [seen, sources.status]
+
+    seen, status = asyncio.run(run())
+    assert sorted(item.heart_rate for item in seen if isinstance(item, Reading)) == [60, 61, 80]
+    assert (len(first.taken), len(second.taken)) == (2, 2)
+    assert [(one.readings, one.rejected, one.ended, one.last_at) for one in status] == [
+        (2, 0, True, NOW),
+        (1, 1, True, NOW),
+    ]
+    assert first.closed
+    assert second.closed
+
+
+def test_one_that_fails_leaves_the_others_going() -> None:
+    bad, good = Hand(beat(60), OSError("no adapter")), Hand(*(beat(80 + k) for k in range(5)))
+
+    async def run() -> Sources:
+        sources = together(bad, good)
+        assert len([item async for item in sources]) == 6
+        return sources
+
+    status = asyncio.run(run()).status
+    assert [(one.ended, one.error) for one in status] == [(True, "OSError: no adapter"), (True, None)]
+
+
+def test_the_failure_of_the_only_source_is_raised() -> None:
+    async def run() -> None:
+        async for _ in together(Hand(OSError("gone"))):
+            pass
+
+    with pytest.raises(OSError, match="gone"):
+        asyncio.run(run())
+
+
+def test_a_source_with_a_time_of_its_own_stands_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("observed_at,heart_rate\n2026-01-01T00:00:00Z,80\n2026-01-01T00:01:00Z,80\n")
+    two = [parse(f"replay:{file}?speed=60"), parse("sim:?scenario=well")]
+    with pytest.raises(SourceError, match=r"keeps a time of its own and cannot be combined"):
+        open_sources(two, Surroundings())
+
+
+# -- one device, one patient -------------------------------------------------------------------------------
+
+
+def test_the_first_identifier_is_the_patient_until_the_next_admission() -> None:
+    guard, remembered = PatientGuard(), []
+    guard.admit(key="a", remember=remembered.append)
+    assert guard.refusal(None) is None, "a channel that names nobody is believed"
+    assert guard.refusal(" 4711 ^ X") is None
+    assert guard.refusal("4711   ^ X") is None, "white space is not another patient"
+    assert guard.refusal("4712") == WRONG_PATIENT
+    assert "4711" not in remembered[0]
+    guard.discharge()
+    assert guard.refusal("4711 ^ X") == NO_PATIENT
+    guard.admit(key="b")
+    assert guard.refusal("4712") is None
+    again = PatientGuard()
+    again.admit(key="a", bound=remembered[0])
+    assert (again.refusal("4711 ^ X"), again.refusal("4712")) == (None, WRONG_PATIENT), "over a restart"
+
+
+# -- listeners ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("hl7:2575", "127.0.0.1", 2575),
+        ("hl7:localhost:0", "127.0.0.1", 0),
+        ("hl7:[::1]:2575", "::1", 2575),
+        ("hl7:127.0.0.2:1", "127.0.0.2", 1),
+    ],
+)
+def test_where_a_listener_binds(url: str, host: str, port: int) -> None:
+    assert listen_at(parse(url), ListenerSettings()) == Listening(host, port, None, ())
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "reason"),
+    [
+        ("hl7:", {}, "write hl7:PORT"),
+        ("hl7:ward:2575", {}, "write hl7:PORT"),
+        ("hl7:70000", {}, "write hl7:PORT"),
+        ("hl7:-1", {}, "write hl7:PORT"),
+        ("hl7:0.0.0.0:2575", {}, "needs TLS"),
+        ("hl7:10.1.2.3:2575", {"allow": ["10.1.2.0/24"]}, "needs TLS"),
+        ("hl7:2575", {"allow": ["ward"]}, "no address and no network"),
+        ("hl7:2575", {"cert_file": "c.pem"}, "go together"),
+        ("hl7:2575", {"client_ca_file": "c.pem"}, "needs TLS"),
+        ("hl7:2575", {"cert_file": "/nowhere", "key_file": "/nowhere"}, "cannot be read"),
+    ],
+)
+def test_what_is_unsafe_is_refused_in_one_line(url: str, settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SourceError, match=reason) as caught:
+        listen_at(parse(url), ListenerSettings(**settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_who_may_connect() -> None:
+    listening = Listening("10.1.2.1", 1, ssl.create_default_context(), (ip_network("10.1.2.0/24"),))
+    assert listening.refusal(("10.1.2.3", 5)) is None
+    assert listening.refusal(("::ffff:10.1.2.3", 5, 0, 0)) is None
+    assert (
+        listening.refusal(("10.1.3.3", 5)) == "10.1.3.3 is not on the list of those who may connect (allow)"
+    )
+    assert "an unknown peer" in str(listening.refusal(None))
+    assert Listening("127.0.0.1", 1, None, ()).refusal(("127.0.0.1", 9)) is None
+
+
+# -- settings ----------------------------------------------------------------------------------------------
+
+
+class Settings(ListenerSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    every: float = 30.0
+    strict: bool = False
+
+
+def test_options_and_table_become_the_settings_of_a_source() -> None:
+    url = parse("x:1?every=5&strict=true&allow=10.0.0.1,10.0.0.0/8", {"cert_file": "c"})
+    assert url.settings(Settings) == Settings(
+        every=5.0, strict=True, allow=["10.0.0.1", "10.0.0.0/8"], cert_file="c"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "reason"),
+    [
+        ("x:1?speed=5", {}, "no option 'speed'.*it has cert_file"),
+        ("x:1", {"colour": "red"}, "no option 'colour'"),
+        ("x:1?every=soon", {}, r"Expected `float`, got `str` - at `\$.every`"),
+        ("x:1", {"allow": 5}, "allow"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named(text: str, table: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SourceError, match=reason):
+        parse(text, table).settings(Settings)
+
+
+# -- what cannot be true -----------------------------------------------------------------------------------
+
+
+def test_a_reading_from_the_future_is_refused() -> None:
+    clock = WallClock(lambda: NOW)
+    assert ahead(Reading(observed_at=NOW + timedelta(seconds=AHEAD_S)), clock) is None
+    late = ahead(Reading(observed_at=NOW + timedelta(hours=1)), clock)
+    assert late is not None
+    assert late.line() == (
+        "source: observed_at: its time lies 3600 s in the future; "
+        "set the clock of the sensor, or the source's zone"
+    )
+
+
+def test_the_agent_takes_several_sources_and_refuses_the_future(
+    run_agent: Any, tmp_path: Path, wait: Any
+) -> None:
+    grows = tmp_path / "grows.csv"
+    grows.write_text("observed_at,heart_rate\n")
+    agent = run_agent("mqtt://127.0.0.1:1", "--source", f"csv:{grows}?follow=1").ready()
+    agent.feed(Reading(observed_at=datetime.now(UTC), spo2=97.0))
+    with grows.open("a") as file:
+        file.write(f"{datetime.now(UTC).isoformat()},72\n")
+        file.write(f"{(datetime.now(UTC) + timedelta(hours=2)).isoformat()},180\n")
+        file.flush()
+        os.fsync(file.fileno())
+    view = wait(
+        lambda: (
+            (found := agent.view())
+            and sum(one["readings"] for one in found["sources"]) == 3
+            and sum(sign["state"] == "valid" for sign in found["signs"]) == 2
+            and found
+        ),
+        "one value of each source",
+    )
+    values = {sign["field"]: sign["value"] for sign in view["signs"] if sign["state"] == "valid"}
+    assert values == {"heart_rate": 72.0, "spo2": 97.0}
+    wait(lambda: "a value in 'observed_at' was rejected" in agent.log, "the future is refused")
+    agent.stop()
