@@ -159,12 +159,27 @@ def acknowledge_at_once(client: mqtt.Client) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, 1)
 
 
-def connect(client: mqtt.Client, broker: Broker, *, clean_start: bool = False, keepalive: int = 30) -> None:
+def connect(
+    client: mqtt.Client,
+    broker: Broker,
+    *,
+    clean_start: bool = False,
+    keepalive: int = 30,
+    session_s: int = 86_400,
+    receive_maximum: int | None = None,
+    maximum_packet_bytes: int | None = None,
+) -> None:
     """Begin to connect, in the background, again and again until it succeeds; `loop_start` is the caller's.
 
-    The session outlives a lost connection by a day, so that nothing sent to us meanwhile is lost.
+    The session outlives a lost connection by `session_s`, a day, so that nothing sent to us meanwhile is lost.
+    `receive_maximum`: how many messages the broker sends ahead of our acknowledgements;
+    `maximum_packet_bytes`: larger messages stay with the broker.
     """
     host, port, _ = broker.address
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = 86_400
+    properties.SessionExpiryInterval = session_s
+    if receive_maximum is not None:
+        properties.ReceiveMaximum = receive_maximum
+    if maximum_packet_bytes is not None:
+        properties.MaximumPacketSize = maximum_packet_bytes
     client.connect_async(host, port, keepalive=keepalive, clean_start=clean_start, properties=properties)
