@@ -19,6 +19,8 @@ import numpy as np
 
 from samd_data.reading import Reading
 from samd_edge.admission import Admission, Record
+from samd_edge.alerts import Policy
+from samd_edge.artefacts import ArtefactPolicy
 from samd_edge.assessment import Assessor, Model, load_model
 from samd_edge.device_db import DeviceDb
 from samd_edge.outbox import Outbox
@@ -81,6 +83,8 @@ def agent(folder: Path, model: Model, signs: Callable[[int], dict[str, float]]) 
         share_signs=lambda: False,
         direct=lambda _topic, _payload: None,
         model=model,
+        policy=Policy(hysteresis=0, min_dwell_s=0, urgent_refractory_s=0),
+        artefacts=ArtefactPolicy(jumps=False),
     )
     try:
         return measure(clock, admission.take, signs)
@@ -95,7 +99,8 @@ def measure(
     wall, cpu = [], []
     for number in range(COUNT):
         clock.moment += timedelta(seconds=1)
-        reading = msgspec.convert({"observed_at": clock.moment} | KNOWN | signs(number), Reading)
+        given = {field: value + number % 3 / 10 for field, value in signs(number).items()}  # no flat line
+        reading = msgspec.convert({"observed_at": clock.moment} | KNOWN | given, Reading)
         began, used = time.perf_counter(), time.process_time()
         take(reading)
         wall.append(time.perf_counter() - began)

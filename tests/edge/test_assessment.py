@@ -12,6 +12,7 @@ import pytest
 
 from samd_data.features import FeatureSpec, encode
 from samd_data.reading import Reading, to_row
+from samd_edge.artefacts import ArtefactPolicy
 from samd_edge.assessment import (
     Assessor,
     Model,
@@ -291,6 +292,84 @@ def test_a_trained_bundle_is_not_refused(bundle: Bundle) -> None:
 
 
 # -- the message -------------------------------------------------------------------------------------------
+
+
+# -- artefacts, and what is due ----------------------------------------------------------------------------
+
+
+def after(minutes: float, **values: Any) -> Reading:
+    return reading(NOON + timedelta(minutes=minutes), **values)
+
+
+def test_an_artefact_is_flagged_and_the_value_before_it_counts() -> None:
+    assessor = Assessor()
+    assessor.take(after(0, **WELL, **OBSERVED))
+    judgement = assessor.update(after(0.1, spo2=61.0), NOON + timedelta(seconds=6))
+    assert judgement.news2.total == 0, "61 would have scored 3"
+    assert judgement.artefacts == {"spo2": "jump"}
+    assert judgement.ages["spo2"] == 6.0, "and its age is told"
+    judgement = assessor.update(after(0.2, spo2=96.0), NOON + timedelta(seconds=12))
+    assert (judgement.artefacts, judgement.ages["spo2"]) == ({}, 0.0)
+
+
+def test_a_flat_line_is_withdrawn_not_carried_on() -> None:
+    assessor = Assessor(artefacts=ArtefactPolicy(flat_after_s=600, flat_readings=10))
+    assessor.take(after(0, **WELL, **OBSERVED))
+    for minute in range(1, 12):
+        judgement = assessor.update(after(minute, heart_rate=72.0), NOON + timedelta(minutes=minute))
+    assert judgement.artefacts == {"heart_rate": "flat"}
+    assert judgement.missing == ("heart_rate",)
+    assert (judgement.news2.total, judgement.news2.low, judgement.news2.high) == (None, 0, 3)
+
+
+def test_what_a_person_enters_is_not_screened() -> None:
+    assessor = Assessor()
+    assessor.take(after(0, **WELL))
+    assert assessor.take(after(1, systolic_bp=220.0), observed=True) == {}
+    assert assessor.assess(NOON + timedelta(minutes=1)).news2.points["systolic_bp"] == 3
+
+
+def test_a_value_that_could_not_be_used_is_flagged_until_a_good_one_comes() -> None:
+    assessor = Assessor()
+    assert assessor.flag("spo2", "no_signal", "probe off", NOON)
+    assert not assessor.flag("spo2", "no_signal", "probe off", NOON), "that is no news"
+    assert assessor.flag("spo2", "implausible", "120", NOON)
+    assert not assessor.flag("row", "implausible", "torn", NOON), "a row is no sign"
+    assert assessor.assess(NOON).artefacts == {"spo2": "implausible"}
+    assessor.take(after(-1, spo2=97.0))
+    assert assessor.assess(NOON).artefacts == {"spo2": "implausible"}, "an older value does not clear it"
+    assert assessor.assess(NOON + timedelta(hours=3, seconds=1)).artefacts == {}, "it is stale by now"
+
+
+@pytest.mark.parametrize(
+    ("values", "interval_s", "due_in_s"),
+    [
+        (WELL, None, 3 * 3600),  # the chart asks for 12 h; the signs are valid for 3
+        (WELL | {"heart_rate": 100.0}, None, 3 * 3600),
+        (WELL | {"spo2": 90.0}, None, 3600),  # a single 3: every hour
+        (WELL | {"spo2": 90.0, "heart_rate": 115.0}, None, 3600),  # 5
+        (WELL, 1800.0, 1800),  # the admission asks for more
+        (WELL | {"spo2": 90.0}, 7200.0, 3600),  # and never for less
+        (ILL, None, None),  # 7 or more: without a break
+        (ILL, 1800.0, None),
+    ],
+)
+def test_when_the_next_observations_are_due(
+    values: dict[str, Any], interval_s: float | None, due_in_s: float | None
+) -> None:
+    assessor = Assessor(monitoring_interval_s=interval_s)
+    judgement = assessor.update(after(0, **values, **OBSERVED), NOON)
+    assert judgement.due == ()
+    expected = None if due_in_s is None else NOON + timedelta(seconds=due_in_s)
+    assert judgement.next_due_at == expected
+
+
+def test_each_input_is_due_by_its_own_age_and_a_missing_one_now() -> None:
+    assessor = Assessor(monitoring_interval_s=3600)
+    assessor.take(after(-70, temperature=37.0))
+    judgement = assessor.update(after(-10, heart_rate=70.0, spo2=97.0, respiratory_rate=15.0), NOON)
+    assert judgement.due == ("systolic_bp", "temperature", "supplemental_oxygen", "consciousness")
+    assert judgement.next_due_at == NOON - timedelta(minutes=10)
 
 
 def test_the_message_carries_both_sides_and_survives_the_wire() -> None:

@@ -1,6 +1,7 @@
 """The store of an admission: nothing lost, nothing invented, nothing read twice."""
 
 import logging
+import shutil
 import sqlite3
 import stat
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from samd_data.reading import Reading
+from samd_edge.artefacts import Flag
 from samd_edge.database import StoreError
 from samd_edge.store import FILE, MIGRATIONS, AdmissionStore, Stored, erase, read_readings
 
@@ -176,6 +178,55 @@ def test_opened_twice_it_is_migrated_once(folder: Path) -> None:
     with sqlite3.connect(folder / FILE) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     connection.close()
+
+
+def test_a_store_of_the_first_schema_is_read_and_migrated(folder: Path) -> None:
+    folder.mkdir()
+    shutil.copy(Path(__file__).parent / "fixtures" / "store-1.sqlite", folder / FILE)
+    before = list(read_readings(folder / FILE))
+    assert [found.heart_rate for found in before] == [70.0, 72.0, None]
+    assert before[1].systolic_bp is None, "what was struck stays struck"
+    for _ in range(2):
+        store = AdmissionStore(folder)
+        assert store.setting("alert")["alert_id"] == "a1"
+        assert [found.message_id for found in store.alerts_after(0)] == ["a1"]
+        store.close()
+    assert list(read_readings(folder / FILE)) == before
+    store = AdmissionStore(folder)
+    store.strike(1, by="nurse", corrected_at=START, field="spo2", reason="probe off")
+    assert store.as_corrected(before[0]) == Reading(observed_at=START, heart_rate=70.0)
+    store.close()
+
+
+def test_artefacts_are_kept_and_never_trained_on(folder: Path) -> None:
+    store = AdmissionStore(folder)
+    wild = reading(1, spo2=61.0)
+    flag = Flag("jump", "spo2 went from 97 to 61", wild.observed_at)
+    row = Stored(0, "m1", b"{}")
+    store.add(wild, assessed_at=START, severity=0, assessment=row, flags={"spo2": flag})
+    lost = Flag("no_signal", "probe off", START)
+    store.add(None, assessed_at=START, severity=0, assessment=row, flags={"spo2": lost})
+    assert [found.spo2 for found in read_readings(store.path)] == [None]
+    assert [kept.reading.spo2 for kept in store.recent(START)] == [61.0], "judging looks at it anew"
+    store.close()
+    with sqlite3.connect(folder / FILE) as connection:
+        kinds = connection.execute("SELECT reading, field, kind FROM artefacts ORDER BY id").fetchall()
+        assert kinds == [(1, "spo2", "jump"), (None, "spo2", "no_signal")]
+    connection.close()
+
+
+def test_a_value_is_found_by_its_time(folder: Path) -> None:
+    store = AdmissionStore(folder)
+    store.add_history([reading(1, spo2=95.0), reading(2, spo2=96.0, ages={"spo2": 90.0}), reading(3)])
+    newest, by_time = store.find_value("spo2", None), store.find_value("spo2", START + timedelta(seconds=30))
+    assert (newest and newest.row, by_time and by_time.row) == (2, 2)
+    assert store.find_value("spo2", START + timedelta(seconds=45)) is None
+    assert store.find_value("consciousness", None) is None
+    store.strike(2, by="nurse", corrected_at=START, field="spo2")
+    next_newest = store.find_value("spo2", None)
+    assert next_newest is not None
+    assert next_newest.row == 1
+    store.close()
 
 
 def test_the_trainer_reads_while_the_agent_writes(folder: Path) -> None:

@@ -14,10 +14,13 @@ import msgspec
 
 from samd_data.reading import FIELDS, Reading, without
 from samd_edge.artefacts import Flag
-from samd_edge.database import micros
+from samd_edge.database import micros, plain
 
 _decoder = msgspec.json.Decoder(Reading)
 _encoder = msgspec.json.Encoder()
+FIRST_WITH_ARTEFACTS: Final = 2
+"""The schema version of a store from which on it has a table of artefacts."""
+
 _LOOK_BACK: Final = 20_000  # readings that a correction is looked for in: five hours at one a second
 
 
@@ -67,7 +70,7 @@ def select(connection: sqlite3.Connection, since: datetime | None, *, screened: 
     """The readings from `since` on, in order of time, without what was struck; `screened`: nor artefacts."""
     hidden: dict[int, set[str]] = {}
     query = "SELECT reading, field FROM corrections WHERE field IS NOT NULL"
-    if screened:
+    if screened and _has_artefacts(connection):
         query += " UNION ALL SELECT reading, field FROM artefacts WHERE reading IS NOT NULL"
     for row, field in connection.execute(query):
         hidden.setdefault(row, set()).add(field)
@@ -137,6 +140,11 @@ def measured_at(reading: Reading, field: str) -> datetime:
 def moment(value: int) -> datetime:
     """Microseconds since 1970 as a time."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value)
+
+
+def _has_artefacts(connection: sqlite3.Connection) -> bool:
+    """A file that an older client sealed is read as it is: it has no such table."""
+    return plain(connection, "PRAGMA user_version") >= FIRST_WITH_ARTEFACTS
 
 
 def _row_of(connection: sqlite3.Connection, observed_at: int, body: bytes) -> int | None:
