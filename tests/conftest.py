@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ SOURCES = (
     "protocol/src/samd_protocol/bundle.py",
     "uv.lock",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell that starts something in the background lets it ignore Ctrl-C, and so do its children: without
+    this the tests of Ctrl-C would fail there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
