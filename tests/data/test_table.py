@@ -163,6 +163,13 @@ def test_an_age_that_leaves_the_calendar_is_no_age(age: str) -> None:
     assert "may be stale" in rejection.reason
 
 
+def test_an_unknown_name_without_end_is_told_short() -> None:
+    for text in (f"observed_at,spo2,{'x' * 60_000}\n", f'{{"{"x" * 60_000}": 1, "observed_at": "{TIME}"}}\n'):
+        items = read(text, "a.txt")[1]
+        assert [item.column for item in items] == ["x" * 40]
+        assert len(items[0].line()) < 400
+
+
 def test_what_a_terminal_would_obey_is_shown_escaped() -> None:
     _, (column, cell) = read(f"observed_at,spo2,\x1b[2J\n{TIME},97\x1b[31m\x07\u202e,\n")
     assert cell.line().startswith(r"a.csv:2: spo2: '97\x1b[31m\x07\u202e' is not a number")

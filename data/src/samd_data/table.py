@@ -30,6 +30,7 @@ Format = Literal["csv", "jsonl"]
 
 _AGE_COLUMNS: Final = tuple(f"{field}_age" for field in FIELDS)
 _TOLD_KEYS: Final = 100  # unknown keys that are told; a stream may go on for months
+_LONGEST_NAME: Final = 40  # characters of an unknown column that are told
 _LONGEST_LINE: Final = 65_536  # characters; a reading takes about 300
 _MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none"})
 _FLAGS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -139,7 +140,7 @@ def _read_csv(first: Line, lines: Iterator[Line], name: str) -> Iterator[Reading
     for column in header:
         if column not in ("observed_at", *FIELDS, *_AGE_COLUMNS):
             reason = f"{shown(column)} is no column that is known here, and is not read"
-            yield Rejection(name, header_row, column, "", reason, _RENAME)
+            yield Rejection(name, header_row, column[:_LONGEST_NAME], "", reason, _RENAME)
 
     for row, text in lines:
         cells = _split(text)
@@ -218,7 +219,7 @@ def _read_jsonl(first: Line, lines: Iterator[Line], name: str) -> Iterator[Readi
             ]:
                 told.add(key)
                 reason = f"{shown(key)} is no field that is known here, and is not read"
-                yield Rejection(name, row, key, "", reason, _RENAME)
+                yield Rejection(name, row, key[:_LONGEST_NAME], "", reason, _RENAME)
             yield from _read_object(content, name, row)
         line = next(lines, None)
 
