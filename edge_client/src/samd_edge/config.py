@@ -33,6 +33,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from samd_data.plausibility import printable
 from samd_edge.alerts import Policy
 from samd_edge.artefacts import ArtefactPolicy
 from samd_edge.sources import SourceError, SourceURL, parse
@@ -44,7 +45,10 @@ DEFAULT_ROOT: Final = Path(".samd/edge")
 
 
 class ConfigError(Exception):
-    """A setting cannot be used; the text says where it stands and what it must be."""
+    """A setting cannot be used; the text says where it stands and what it must be, on one line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,7 +97,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Settings:
             values = tomllib.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number without end, too deep
             raise ConfigError(f"{file}: is no TOML ({error})") from error
     where = str(file) if file is not None else "options"
     url = overrides.get("broker_url")

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 import msgspec
 
+from samd_data.plausibility import printable
 from samd_edge.commands import Answer, CommandFailed, Refused
 from samd_edge.view import View
 from samd_protocol.messages import CommandBody, ObservationAdd
@@ -117,9 +118,9 @@ class Control:
                 return _encoder.encode({"ok": True, "status": "done", "detail": done.detail})
             raise ControlError(f"{asked.ask!r} cannot be asked; view and do can")
         except (Refused, CommandFailed, ControlError) as error:
-            return _encoder.encode({"ok": False, "error": str(error)})
-        except (msgspec.DecodeError, RecursionError) as error:
-            return _encoder.encode({"ok": False, "error": f"this is no request ({error})"})
+            return _encoder.encode({"ok": False, "error": printable(str(error))})
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return _encoder.encode({"ok": False, "error": printable(f"this is no request ({error})")})
 
 
 def ask(folder: Path, request: dict[str, Any], *, patience_s: float = PATIENCE_S) -> dict[str, Any]:

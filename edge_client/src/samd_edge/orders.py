@@ -167,7 +167,10 @@ def _correct(agent: "Agent", admission: Admission, correction: Correction, by: s
     clock = agent.source.clock
     at = None
     if correction.observed_at is not None:
-        at = clock.now() - (agent.wall() - correction.observed_at) * clock.speed
+        try:
+            at = clock.now() - (agent.wall() - correction.observed_at) * clock.speed
+        except OverflowError as error:
+            raise Refused(f"no value of {field} was measured then: that is outside the calendar") from error
     found = admission.correct(
         field,
         at,

@@ -22,6 +22,7 @@ What a source promises: it asks for its next item only after the one before was 
 by its opener, not at import.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 from importlib.metadata import entry_points
@@ -38,6 +39,8 @@ from samd_edge.clock import Clock, wall_now
 from samd_edge.sources.surroundings import Surroundings
 
 GROUP: Final = "samd_edge.sources"
+
+_KIND: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -110,7 +113,7 @@ def parse(text: str, table: Mapping[str, Any] = _NOTHING) -> SourceURL:
     if text.strip() == "-":
         return SourceURL("-", "stdin", "", {}, table)
     kind, colon, rest = text.strip().partition(":")
-    if not colon or not kind:
+    if not colon or not _KIND.fullmatch(kind):
         raise SourceError(f"source {text!r}: write replay:PATH, csv:FILE, hl7:PORT, or - for standard input")
     path, _, query = rest.partition("?")
     try:

@@ -69,7 +69,8 @@ def listen_at(url: SourceURL, settings: ListenerSettings) -> Listening:
     host, port = _address(url)
     networks = tuple(_network(url, entry) for entry in settings.allow)
     tls = _tls(url, settings)
-    if not ipaddress.ip_address(host).is_loopback and (tls is None or not networks):
+    here = ipaddress.ip_address(host).is_loopback and "%" not in host  # ::1%NAME may be any interface's
+    if not here and (tls is None or not networks):
         raise SourceError(
             f"source {url.text!r}: beyond 127.0.0.1 a listener needs TLS (cert_file, key_file) and a list of "
             "those who may connect (allow); give both, or listen on 127.0.0.1"
