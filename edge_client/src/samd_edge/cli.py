@@ -11,6 +11,7 @@ from typing import Any, Final
 _COMMANDS: Final = {
     "run": ("samd_edge.run_command", "the agent: read, assess, store, report, take part in training"),
     "infer": ("samd_edge.infer_command", "assess readings from a file or a pipe; no broker, no server"),
+    "alarms": ("samd_edge.alarms_command", "what alert policies would have done to recordings"),
     "observe": ("samd_edge.observe_command", "enter consciousness and oxygen, or correct a wrong reading"),
     "models": ("samd_edge.run_command", "the versions of the model that this device holds"),
     "doctor": ("samd_edge.doctor_command", "check clock, broker, disk, runtime and model"),

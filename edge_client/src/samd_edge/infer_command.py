@@ -7,32 +7,55 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO, cast
 
 from samd_data.errors import DataError
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
-from samd_data.severity import CLASSES
-from samd_edge.assessment import Assessor, Judgement, Model, ModelRefused, load_model, signs_of
+from samd_edge.assessment import Assessor, Judgement, Model, ModelRefused, load_model
+from samd_edge.clock import Clock, WallClock
+from samd_edge.infer_out import as_object, as_reject, as_text
+from samd_edge.intake import ahead
 from samd_edge.runtime import RuntimeUnavailable
-from samd_edge.sources import Source, open_source
+from samd_edge.sources import SourceURL, parse
+from samd_edge.sources.several import open_sources
+from samd_edge.sources.surroundings import Surroundings
 from samd_protocol import bundle as bundles
 from samd_protocol.errors import BundleError
 
 _DESCRIPTION = """\
-Assess readings: NEWS2 with its points, and the model's severity beside it, one line a reading.
+Assess readings: NEWS2 with its points, and the model's severity beside it, one line a reading. Without a
+model, the rule alone.
 
-Each reading is judged at its own time, with the values before it that are still valid. A patient's readings
-belong into one file or pipe; several patients into several.
+A reading of a file, a pipe or a recording is judged at its own time, with the values before it that are
+still valid; one of a live source (a monitor, a listener, a server that is polled) when it comes. All readings
+are of one patient; several patients are several calls.
 """
 
 _EPILOG = """\
+sources:
+  -                              CSV or JSON lines on standard input
+  csv:FILE[?follow=1]            a file of CSV or JSON lines; one that grows
+  replay:PATH?patient=N          a recording
+  mqtt:TOPIC                     a monitor that publishes JSON
+  hl7:PORT                       HL7 v2 ORU^R01 over MLLP
+  fhir:PORT                      FHIR R4 Observations and Bundles by POST
+  fhir+poll:URL?patient=ID       a FHIR R4 server, asked again and again
+  ble:                           Bluetooth LE sensors
+  sim:?scenario=sepsis           an invented patient
+
 examples:
   samd-edge infer --model model.samd --source csv:bed-01.csv
   tail -f readings.jsonl | samd-edge infer --model model.samd --source - --json
+  samd-edge infer --source hl7:2575 --source fhir:8080
+  samd-edge infer --source csv:bed-01.csv --out fhir --subject Patient/17
+
+--out fhir writes one FHIR R4 Bundle a line: an Observation with the score (a range while inputs are missing),
+and a RiskAssessment with the model's probabilities in percent where there is a model's view.
 
 exit codes: 0 done, 2 an input that cannot be used. Rejected values and rows do not end it: they are counted
 on stderr and listed with --rejects.
@@ -43,19 +66,39 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     """Register the command."""
     parser = subparsers.add_parser(
         "infer",
-        help="assess readings from a file or a pipe; no broker, no server",
+        help="assess readings from files, pipes and live sources; no broker, no server",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, type=Path, metavar="FILE", help="the model, NAME.samd")
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="the model, NAME.samd (default: the rule alone)"
+    )
     parser.add_argument(
         "--source",
         required=True,
+        action="append",
         metavar="URL",
-        help="csv:FILE, - (standard input), or replay:PATH?patient=N",
+        help="where the readings come from, see below; live sources may be several",
     )
-    parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--out",
+        choices=("text", "json", "fhir"),
+        default="text",
+        help="what is written (default %(default)s)",
+    )
+    form.add_argument("--json", action="store_const", const="json", dest="out", help="the same as --out json")
+    parser.add_argument(
+        "--subject",
+        metavar="REF",
+        help="with --out fhir: the patient, as Patient/ID, or SYSTEM|VALUE for an identifier",
+    )
+    parser.add_argument(
+        "--score-code",
+        metavar="SYSTEM|CODE",
+        help="with --out fhir: a further code of the score, besides SNOMED CT 1104051000000101",
+    )
     parser.add_argument(
         "--allow-untrained",
         action="store_true",
@@ -73,12 +116,16 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Assess until the source ends; the exit code."""
+    """Assess until the sources end; the exit code."""
     try:
-        model = load_model(bundles.read(arguments.model), allow_untrained=arguments.allow_untrained)
-        source = open_source(arguments.source)
+        model = name = None
+        if arguments.model is not None:
+            bundle = bundles.read(arguments.model)
+            model, name = load_model(bundle, allow_untrained=arguments.allow_untrained), bundle.manifest.name
+        write = writer(arguments, name)
+        urls = [parse(text) for text in arguments.source]
         with _rejects_file(arguments.rejects) as rejects:
-            return asyncio.run(_assess_all(arguments, model, source, rejects))
+            return asyncio.run(_assess_all(arguments, model, urls, write, rejects))
     except (BundleError, DataError, ModelRefused, RuntimeUnavailable) as error:
         hint = "" if not isinstance(error, ModelRefused) or arguments.allow_untrained else _hint(error)
         print(f"samd-edge infer: {error}{hint}", file=sys.stderr)
@@ -102,108 +149,106 @@ def _rejects_file(path: Path | None) -> Iterator[TextIO | None]:
         yield file
 
 
+def writer(arguments: argparse.Namespace, model_name: str | None) -> Callable[[Reading, Judgement], str]:
+    """What makes a line of an assessment. Raises DataError for options that do not fit."""
+    if arguments.out != "fhir":
+        for option, value in (("--subject", arguments.subject), ("--score-code", arguments.score_code)):
+            if value is not None:
+                raise DataError(f"{option}: belongs to --out fhir; give that too, or leave it out")
+    if arguments.out == "text":
+        return lambda _reading, judgement: as_text(judgement)
+    if arguments.out == "json":
+        return lambda reading, judgement: json.dumps(as_object(reading, judgement))
+    from samd_edge.fhir_out import FhirWriter, coding_of, subject_of
+
+    if find_spec("fhir") is None:
+        raise DataError("--out fhir: fhir.resources is missing; install it: pip install 'samd-edge[fhir]'")
+    to_fhir = FhirWriter(
+        subject=None if arguments.subject is None else subject_of(arguments.subject),
+        further_code=None if arguments.score_code is None else coding_of(arguments.score_code),
+        spo2_scale=arguments.spo2_scale,
+        model_name=model_name,
+    )
+    return lambda _reading, judgement: to_fhir.line(judgement)
+
+
 async def _assess_all(
-    arguments: argparse.Namespace, model: Model, source: Source, rejects: TextIO | None
+    arguments: argparse.Namespace,
+    model: Model | None,
+    urls: Sequence[SourceURL],
+    write: Callable[[Reading, Judgement], str],
+    rejects: TextIO | None,
 ) -> int:
-    assessor = Assessor(spo2_scale=arguments.spo2_scale, model=model)
-    readings = rejected = disagreeing = failing = 0
-    newest: datetime | None = None
+    sources = open_sources(urls, Surroundings())
+    names = ", ".join(url.text.partition("?")[0] for url in urls)
+    live = isinstance(sources.clock, WallClock) and any(url.kind != "stdin" for url in urls)
+    if live:
+        print(f"samd-edge infer: waiting for readings of {names}; Ctrl-C ends it", file=sys.stderr)
+    run = Run(Assessor(spo2_scale=arguments.spo2_scale, model=model), sources.clock, live=live)
     try:
-        for past in source.history():
-            assessor.take(past)
-        async for item in source:
-            if isinstance(item, Rejection):
-                rejected += 1
-                if rejects is not None:
-                    rejects.write(json.dumps(as_reject(item), ensure_ascii=False) + "\n")
-                continue
-            # A row that comes late is taken over, and the patient is judged at the newest time there is.
-            newest = item.observed_at if newest is None else max(newest, item.observed_at)
-            judgement = assessor.update(item, newest)
-            readings += 1
-            disagreeing += judgement.disagreement
-            failing += judgement.model_error is not None
-            print(line(item, judgement, as_json=arguments.json), flush=True)
+        for past in sources.history():
+            run.assessor.take(past)
+        async for item in sources:
+            found = run.take(item)
+            if isinstance(item, Reading) and isinstance(found, Judgement):
+                print(write(item, found), flush=True)
+            elif isinstance(found, Rejection) and rejects is not None:
+                print(json.dumps(as_reject(found), ensure_ascii=False), file=rejects, flush=live)
     finally:
-        await source.aclose()
-    print(summary(readings, rejected, disagreeing, failing, arguments.rejects), file=sys.stderr)
-    if not readings:
-        print(f"samd-edge infer: {arguments.source}: held no reading that can be used", file=sys.stderr)
-        return 2
-    return 0
+        await sources.aclose()
+    print(run.summary(arguments.rejects), file=sys.stderr)
+    if not run.readings:
+        print(f"samd-edge infer: {names}: held no reading that can be used", file=sys.stderr)
+    return 0 if run.readings and not any(status.error for status in sources.status) else 2
 
 
-def summary(readings: int, rejected: int, disagreeing: int, failing: int, rejects: Path | None) -> str:
-    """One line for people: what was read, what was left out."""
-    parts = [f"{readings} readings", f"{disagreeing} with rule and model two classes or more apart"]
-    if failing:
-        parts.append(f"{failing} without the model's view")
-    where = f"listed in {rejects}" if rejects else "list them with --rejects FILE"
-    parts.append(f"{rejected} rejected ({where})" if rejected else "none rejected")
-    return "; ".join(parts)
+class Run:
+    """The assessments of one call. ``live``: readings are judged when they come, not at their own time."""
 
+    def __init__(self, assessor: Assessor, clock: Clock, *, live: bool) -> None:
+        self.assessor = assessor
+        self.readings = 0
+        self._clock = clock
+        self._live = live
+        self._rejected = self._disagreeing = self._failing = 0
+        self._flags: dict[str, Rejection] = {}
+        self._newest: datetime | None = None
 
-def as_reject(rejection: Rejection) -> dict[str, Any]:
-    """A rejection as JSON: what, where, and what to do."""
-    return {name: getattr(rejection, name) for name in rejection.__struct_fields__}
+    def take(self, item: Reading | Rejection) -> Judgement | Rejection:
+        """One item of a source: judged, or rejected."""
+        late = ahead(item, self._clock) if self._live and isinstance(item, Reading) else None
+        if late is not None or isinstance(item, Rejection):
+            rejection = late or cast("Rejection", item)
+            self._rejected += 1
+            self._flags[rejection.column] = rejection
+            if self._live:
+                self._flag(self._clock.now())
+            return rejection
+        # A row that comes late is taken over, and the patient is judged at the newest time there is.
+        self._newest = item.observed_at if self._newest is None else max(self._newest, item.observed_at)
+        self._flag(item.observed_at)
+        at = max(self._newest, self._clock.now()) if self._live else self._newest
+        judgement = self.assessor.update(item, at)
+        self.readings += 1
+        self._disagreeing += judgement.disagreement
+        self._failing += judgement.model_error is not None
+        return judgement
 
+    def _flag(self, at: datetime) -> None:
+        """What is rejected in a file is of the time of the next reading: it has none of its own."""
+        for one in self._flags.values():
+            self.assessor.flag(one.column, one.kind, f"{one.reason}; {one.remedy}", at)
+        self._flags.clear()
 
-def line(reading: Reading, judgement: Judgement, *, as_json: bool) -> str:
-    """One assessment as a line, for programs or for people."""
-    return json.dumps(as_object(reading, judgement)) if as_json else as_text(judgement)
-
-
-def as_object(reading: Reading, judgement: Judgement) -> dict[str, Any]:
-    """The assessment as JSON. ``ages`` in seconds; ``signs`` are the values judged, carried ones included."""
-    score, model = judgement.news2, judgement.model
-    return {
-        "observed_at": _iso(reading.observed_at),
-        "assessed_at": _iso(judgement.at),
-        "news2": {
-            "total": score.total,
-            "low": score.low,
-            "high": score.high,
-            "band": score.band,
-            "points": score.points,
-            "missing": score.missing,
-        },
-        "rule_severity": judgement.rule_severity,
-        "rule_severity_possible": judgement.rule_severity_possible,
-        "model": None
-        if model is None
-        else {
-            "severity": model.severity,
-            "probabilities": [round(value, 6) for value in model.probabilities],
-            "version": model.version,
-        },
-        "model_error": judgement.model_error,
-        "severity": judgement.severity,
-        "disagreement": judgement.disagreement,
-        "missing": list(judgement.missing),
-        "stale": list(judgement.stale),
-        "ages": judgement.ages,
-        "signs": signs_of(judgement.snapshot),
-    }
-
-
-def as_text(judgement: Judgement) -> str:
-    """The assessment as one line to read; a range stays a range."""
-    score, model = judgement.news2, judgement.model
-    total = f"{score.total}" if score.total is not None else f"{score.low}-{score.high}"
-    rule = CLASSES[judgement.rule_severity]
-    if judgement.rule_severity_possible != judgement.rule_severity:
-        rule += f" (possibly {CLASSES[judgement.rule_severity_possible]})"
-    view = "none" if model is None else f"{CLASSES[model.severity]} {model.probabilities[model.severity]:.2f}"
-    points = " ".join(f"{field}={value}" for field, value in score.points.items() if value) or "no points"
-    text = f"{_iso(judgement.at)}  NEWS2 {total:<5}  rule {rule}  model {view}"
-    if model is not None:
-        text += "  DISAGREE" if judgement.disagreement else "  agree"
-    text += f"  [{points}]"
-    for word, fields in (("missing", judgement.missing), ("stale", judgement.stale)):
-        if fields:
-            text += f"  {word}: {', '.join(fields)}"
-    return text
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    def summary(self, rejects: Path | None) -> str:
+        """One line for people: what was read, what was left out."""
+        parts = [f"{self.readings} readings"]
+        if self.assessor.model is None:
+            parts.append("the rule alone, without a model")
+        else:
+            parts.append(f"{self._disagreeing} with rule and model two classes or more apart")
+        if self._failing:
+            parts.append(f"{self._failing} without the model's view")
+        where = f"listed in {rejects}" if rejects else "list them with --rejects FILE"
+        parts.append(f"{self._rejected} rejected ({where})" if self._rejected else "none rejected")
+        return "; ".join(parts)

@@ -1,0 +1,76 @@
+"""An assessment as one line, for people or for programs; as FHIR it is written by ``fhir_out``."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from samd_data.plausibility import Rejection
+from samd_data.reading import Reading
+from samd_data.severity import CLASSES
+from samd_edge.assessment import Judgement, signs_of
+
+
+def as_reject(rejection: Rejection) -> dict[str, Any]:
+    """A rejection as JSON: what, where, and what to do."""
+    return {name: getattr(rejection, name) for name in rejection.__struct_fields__}
+
+
+def as_object(reading: Reading, judgement: Judgement) -> dict[str, Any]:
+    """The assessment as JSON. ``ages`` in seconds; ``signs`` are the values judged, carried ones included."""
+    score, model = judgement.news2, judgement.model
+    return {
+        "observed_at": _iso(reading.observed_at),
+        "assessed_at": _iso(judgement.at),
+        "news2": {
+            "total": score.total,
+            "low": score.low,
+            "high": score.high,
+            "band": score.band,
+            "points": score.points,
+            "missing": score.missing,
+        },
+        "rule_severity": judgement.rule_severity,
+        "rule_severity_possible": judgement.rule_severity_possible,
+        "model": None
+        if model is None
+        else {
+            "severity": model.severity,
+            "probabilities": [round(value, 6) for value in model.probabilities],
+            "version": model.version,
+        },
+        "model_error": judgement.model_error,
+        "severity": judgement.severity,
+        "disagreement": judgement.disagreement,
+        "missing": list(judgement.missing),
+        "stale": list(judgement.stale),
+        "artefacts": dict(judgement.artefacts),
+        "due": list(judgement.due),
+        "next_due_at": None if judgement.next_due_at is None else _iso(judgement.next_due_at),
+        "ages": judgement.ages,
+        "signs": signs_of(judgement.snapshot),
+    }
+
+
+def as_text(judgement: Judgement) -> str:
+    """The assessment as one line to read; a range stays a range."""
+    score, model = judgement.news2, judgement.model
+    total = f"{score.total}" if score.total is not None else f"{score.low}-{score.high}"
+    rule = CLASSES[judgement.rule_severity]
+    if judgement.rule_severity_possible != judgement.rule_severity:
+        rule += f" (possibly {CLASSES[judgement.rule_severity_possible]})"
+    view = "none" if model is None else f"{CLASSES[model.severity]} {model.probabilities[model.severity]:.2f}"
+    points = " ".join(f"{field}={value}" for field, value in score.points.items() if value) or "no points"
+    text = f"{_iso(judgement.at)}  NEWS2 {total:<5}  rule {rule}  model {view}"
+    if model is not None:
+        text += "  DISAGREE" if judgement.disagreement else "  agree"
+    text += f"  [{points}]"
+    for word, fields in (("missing", judgement.missing), ("stale", judgement.stale)):
+        if fields:
+            text += f"  {word}: {', '.join(fields)}"
+    if judgement.artefacts:
+        flagged = (f"{field} ({kind.replace('_', ' ')})" for field, kind in judgement.artefacts.items())
+        text += f"  not scored: {', '.join(flagged)}"
+    return text
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
