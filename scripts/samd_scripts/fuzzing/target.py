@@ -1,0 +1,76 @@
+"""A decoder that is fuzzed, and where the targets are."""
+
+import importlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[3]
+CORPUS: Final = ROOT / "tests" / "fuzz_corpus"
+"""Inputs that are kept: invented seeds, and every input that once broke a decoder. One folder a target."""
+
+INSTRUMENTED: Final = ("samd_data", "samd_protocol", "samd_edge")
+"""What coverage is counted in: to be imported after the hook is set, never before."""
+
+MOST_SECONDS: Final = 2.0
+"""Processor time that one input of a few kilobytes may take; usual is a millisecond."""
+
+_MODULES: Final = (
+    "tables",
+    "wire",
+    "training",
+    "bundles",
+    "settings",
+    "control",
+)
+
+
+class Wrong(AssertionError):  # noqa: N818  (a finding)
+    """A decoder broke its promise; the text says which one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """``check`` takes any bytes and raises when the decoder breaks its promise.
+
+    ``seeds``: valid inputs to begin from. ``words``: what the format is made of, for the mutator.
+    ``choices``: the bytes are no input but choices out of which ``check`` makes one.
+    """
+
+    name: str
+    about: str
+    check: Callable[[bytes], None]
+    seeds: Callable[[], Iterable[bytes]] = tuple
+    words: tuple[str | bytes, ...] = ()
+    max_bytes: int = 4096
+    choices: bool = False
+
+    def run(self, data: bytes) -> None:
+        """One input; raises ``Wrong``, or whatever else the decoder let through."""
+        began = time.process_time()
+        self.check(data)
+        took = time.process_time() - began
+        if took > MOST_SECONDS:
+            raise Wrong(
+                f"{len(data)} bytes took {took:.1f} s of processor time; {MOST_SECONDS:g} are allowed"
+            )
+
+    def corpus(self) -> list[bytes]:
+        """The seeds, and the inputs that are kept for this target."""
+        folder = CORPUS / self.name
+        kept = [path.read_bytes() for path in sorted(folder.iterdir())] if folder.is_dir() else []
+        return [*self.seeds(), *kept]
+
+
+def load(module: Path | None = None) -> dict[str, Target]:
+    """The targets by name, in their order; with ``module``, those of this file (its ``TARGETS``) alone."""
+    if module is not None:
+        sys.path.insert(0, str(module.resolve().parent))
+        loaded = [importlib.import_module(module.stem)]
+    else:
+        loaded = [importlib.import_module(f"{__package__}.{name}") for name in _MODULES]
+    return {target.name: target for part in loaded for target in part.TARGETS}

@@ -1,0 +1,85 @@
+"""What comes to a device under any input; and, one by one, what fuzzing has found."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from samd_edge import config, orders
+from samd_edge.commands import Refused
+from samd_edge.sources import SourceError, parse
+from samd_edge.sources.listening import ListenerSettings, listen_at
+from samd_protocol.messages import ObservationAdd
+from samd_scripts.fuzzing import control, settings
+from samd_scripts.fuzzing.bedside import Bedside
+from samd_scripts.fuzzing.strategies import hold
+from samd_scripts.fuzzing.target import Target
+
+
+@pytest.mark.parametrize("target", [*settings.TARGETS, *control.TARGETS], ids=lambda target: target.name)
+def test_no_input_breaks_the_decoder(target: Target) -> None:
+    hold(target)
+
+
+@pytest.fixture(scope="module")
+def bed() -> Any:
+    """A whole agent that plays a recording at 600 times its pace."""
+    bed = Bedside(600.0)
+    yield bed
+    bed.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["device = " + "[" * 5000, "min_rows = " + "9" * 5000], ids=["too deep", "too long"]
+)
+def test_a_configuration_that_the_parser_chokes_on_is_no_toml(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(text)
+    with pytest.raises(config.ConfigError, match=r"agent\.toml: is no TOML"):
+        config.load(file, {})
+
+
+def test_an_unknown_key_is_told_on_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('"a\\n\\u001b[2J" = 1\n')
+    with pytest.raises(config.ConfigError, match=r"unknown key a\\n\\x1b\[2J; known are") as caught:
+        config.load(file, {})
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["a?b:1", "\x1b[2J:2575", " :1", "hl 7:1", "é:1"])
+def test_a_kind_of_source_is_a_plain_word(text: str) -> None:
+    with pytest.raises(SourceError, match="write replay:PATH") as caught:
+        parse(text)
+    assert str(caught.value).isprintable()
+
+
+def test_the_loopback_address_of_some_interface_is_not_this_machine() -> None:
+    url = parse("hl7:::1%eth0:2575")
+    with pytest.raises(SourceError, match="needs TLS"):
+        listen_at(url, ListenerSettings())
+    assert listen_at(parse("hl7:::1:2575"), ListenerSettings()).host == "::1"
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"ask": "\xff"}', b'{"ask": "do", "body": {"type": "\xff"}}', b'{"\\n": 1}']
+)
+def test_every_line_on_the_socket_is_answered(bed: Bedside, line: bytes) -> None:
+    bed.fresh()
+    answer = msgspec.json.decode(bed.agent.control.answer(line))
+    assert answer["ok"] is False
+    assert answer["error"].startswith("this is no request (")
+    assert answer["error"].isprintable()
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_correction_of_a_time_outside_the_calendar_is_refused(bed: Bedside, time: str) -> None:
+    bed.fresh()
+    correction = {"field": "spo2", "reason": "probe off", "observed_at": time}
+    body = msgspec.json.decode(
+        msgspec.json.encode({"type": "observation.add", "by": "nurse-7", "correction": correction}),
+        type=ObservationAdd,
+    )
+    with pytest.raises(Refused, match="no value of spo2 was measured then"):
+        bed.do(lambda: orders.execute(bed.agent, body))
