@@ -2,19 +2,24 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
+from fhirclient.models.bundle import Bundle
 
 from samd_data.reading import Reading
 from samd_data.table import write_csv
 from samd_edge.assessment import Assessor
-from samd_edge.infer_command import as_text
+from samd_edge.infer_out import as_text
 from samd_protocol import bundle as bundles
 
 COMMAND = (sys.executable, "-m", "samd_edge", "infer")
@@ -64,6 +69,9 @@ def test_json_lines_hold_the_rule_the_model_and_what_is_missing(trained: str, fi
     assert (well["news2"]["total"], well["rule_severity"], well["missing"]) == (0, 0, [])
     assert bad["signs"]["heart_rate"] == 70, "a rejected value does not replace the one before"
     assert bad["ages"]["heart_rate"] == 1800
+    assert bad["artefacts"] == {"heart_rate": "implausible", "temperature": "implausible"}
+    assert (well["artefacts"], ill["artefacts"]) == ({}, {})
+    assert (well["due"], well["next_due_at"]) == ([], "2026-01-01T15:00:00Z")
     assert (ill["news2"]["total"], ill["news2"]["points"]["heart_rate"], ill["severity"]) == (14, 3, 3)
     assert half["news2"]["total"] is None
     assert (half["news2"]["low"], half["news2"]["high"]) == (0, 14)
@@ -88,6 +96,7 @@ def test_text_lines_can_be_read(trained: str, file: Path) -> None:
     assert "NEWS2 0-14" in lines[3]
     assert "stale: spo2" in lines[3]
     assert all("agree" in line.lower() for line in lines)
+    assert "not scored: heart_rate (implausible), temperature (implausible)" in lines[1]
 
 
 def test_a_range_reads_as_a_range_and_the_possible_is_named() -> None:
@@ -297,6 +306,121 @@ def test_many_rows_are_judged_as_one_patient(trained: str, tmp_path: Path) -> No
         assert got["news2"]["points"] == expected.news2.points
         assert (got["news2"]["low"], got["news2"]["high"]) == (expected.news2.low, expected.news2.high)
         assert got["stale"] == list(expected.stale)
+
+
+def test_without_a_model_the_rule_goes_alone_and_says_so(file: Path) -> None:
+    done = infer("--source", f"csv:{file}", "--out", "json")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["news2"]["total"] for line in lines] == [0, 0, 14, None]
+    assert {line["model"] for line in lines} == {None}
+    assert [line["severity"] for line in lines] == [line["rule_severity"] for line in lines]
+    assert "the rule alone, without a model" in done.stderr
+    assert "model none" in infer("--source", f"csv:{file}").stdout
+
+
+def test_fhir_lines_are_read_by_another_library(trained: str, file: Path) -> None:
+    options = ("--source", f"csv:{file}", "--out", "fhir", "--subject", "Patient/17")
+    done = infer("--model", trained, *options, "--score-code", "http://example.org/codes|news2")
+    assert done.returncode == 0, done.stderr
+    bundles_read = [Bundle(json.loads(line)) for line in done.stdout.splitlines()]
+    scores = [bundle.entry[0].resource for bundle in bundles_read]
+    assert [score.status for score in scores] == ["final", "final", "final", "preliminary"]
+    assert [score.valueQuantity.value for score in scores[:3]] == [0, 0, 14]
+    assert (scores[3].valueRange.low.value, scores[3].valueRange.high.value) == (0, 14)
+    for bundle in bundles_read:
+        risk = bundle.entry[1].resource
+        assert sum(one.probabilityDecimal for one in risk.prediction) == pytest.approx(100, abs=1e-3)
+        assert risk.method.text.endswith("version 3")
+        assert risk.subject.reference == "Patient/17"
+        assert bundle.entry[0].resource.code.coding[1].code == "news2"
+    alone = infer(*options)
+    assert [len(json.loads(line)["entry"]) for line in alone.stdout.splitlines()] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--subject", "Patient/17"), "belongs to --out fhir"),
+        (("--score-code", "http://example.org|x", "--json"), "belongs to --out fhir"),
+        (("--out", "fhir", "--subject", "bed 3"), "write Patient/ID"),
+        (("--out", "fhir", "--score-code", "x"), "write SYSTEM|CODE"),
+    ],
+)
+def test_options_of_fhir_that_do_not_fit_are_bad_input(
+    file: Path, options: tuple[str, ...], reason: str
+) -> None:
+    done = infer("--source", f"csv:{file}", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert reason in done.stderr
+
+
+def test_a_recording_cannot_stand_beside_a_live_source(file: Path) -> None:
+    done = infer("--source", f"csv:{file}", "--source", "fhir:0")
+    assert done.returncode == 2
+    assert "give it alone" in done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def live() -> Iterator[Callable[..., tuple[subprocess.Popen[str], list[int]]]]:
+    """Start the command on so many FHIR listeners, and wait until it listens."""
+    started = []
+
+    def start(*options: str, listeners: int = 1) -> tuple[subprocess.Popen[str], list[int]]:
+        ports = [free_port() for _ in range(listeners)]
+        sources = [word for port in ports for word in ("--source", f"fhir:{port}")]
+        process = subprocess.Popen(
+            [*COMMAND, *sources, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stderr is not None
+        names = ", ".join(f"fhir:{port}" for port in ports)
+        assert (
+            process.stderr.readline() == f"samd-edge infer: waiting for readings of {names}; Ctrl-C ends it\n"
+        )
+        return process, ports
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def post(port: int, code: str, value: float, unit: str, at: datetime) -> int:
+    content = {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": code}]},
+        "effectiveDateTime": at.isoformat(),
+        "valueQuantity": {"value": value, "unit": unit},
+    }
+    return httpx.post(f"http://127.0.0.1:{port}/Observation", json=content, trust_env=False).status_code
+
+
+def test_live_sources_are_judged_when_they_speak(live: Callable[..., Any], tmp_path: Path) -> None:
+    rejects = tmp_path / "rejects"
+    process, (first, second) = live("--json", "--rejects", str(rejects), listeners=2)
+    now = datetime.now(UTC)
+    assert post(first, "8867-4", 80, "/min", now - timedelta(hours=4)) == 201
+    assert json.loads(process.stdout.readline())["stale"] == ["heart_rate"], "it is old when it comes"
+    assert post(second, "9279-1", 26, "/min", now - timedelta(seconds=30)) == 201
+    line = json.loads(process.stdout.readline())
+    assert line["news2"]["points"] == {"respiratory_rate": 3}
+    assert 30 <= line["ages"]["respiratory_rate"] < 60
+    assert post(first, "9279-1", 0, "/min", now) == 422
+    assert json.loads(rejects.read_text())["column"] == "respiratory_rate"
+    assert post(second, "8867-4", 80, "/min", now) == 201
+    assert json.loads(process.stdout.readline())["artefacts"] == {"respiratory_rate": "implausible"}
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert "Traceback" not in process.stderr.read()
 
 
 def _rotating(count: int) -> list[dict[str, Any]]:
