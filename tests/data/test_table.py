@@ -208,6 +208,9 @@ def test_json_lines() -> None:
         (f'{{"observed_at":"{TIME}","ages":[1]}}', "ages", "no object"),
         (f'{{"observed_at":"{TIME}","spo2":97,"ages":{{"spo2":"x"}}}}', "spo2", "stale"),
         (f'{{"observed_at":"{TIME}","pulse":97}}', "pulse", "no field that is known"),
+        (f'{{"observed_at":"{TIME}","spo2":96,"spo2":80}}', "", "the key 'spo2' stands twice"),
+        (f'{{"observed_at":"{TIME}","spo2":96,"sp\\u006f2":80}}', "", "the key 'spo2' stands twice"),
+        (f'{{"observed_at":"{TIME}","spo2":96,"ages":{{"spo2":9,"spo2":0}}}}', "", "'spo2' stands twice"),
         ("[" * 60_000, "", "no JSON object"),
     ],
 )

@@ -9,10 +9,12 @@ make a value hours fresher than it is. An empty cell (or NA, NaN, null) is missi
 yes, no, 1 or 0 in CSV, true or false in JSON.
 
 A bad value is left out and told as a ``Rejection``; the rest of its row passes. A row that cannot be trusted
-as a whole (no time, broken quotes, too few or too many cells: the line may be torn) is rejected whole.
+as a whole (no time, broken quotes, too few or too many cells: the line may be torn; a JSON key twice) is
+rejected whole.
 """
 
 import csv
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -209,10 +211,14 @@ def _read_jsonl(first: Line, lines: Iterator[Line], name: str) -> Iterator[Readi
         row, text = line
         try:
             content: Any = msgspec.json.decode(text) if len(text) <= _LONGEST_LINE else None
-        except (msgspec.DecodeError, RecursionError):
+            twice = _twice(text, content) if isinstance(content, dict) else None
+        except (msgspec.DecodeError, ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             yield _whole(name, row, text, "the line is no JSON object", 'write {"observed_at": ...} a line')
+        elif twice is not None:
+            reason = f"the key {shown(twice)} stands twice, and which value is meant cannot be told"
+            yield _whole(name, row, text, reason, "write each key once")
         else:
             for key in sorted(content.keys() - {"observed_at", "ages", *FIELDS} - told)[
                 : _TOLD_KEYS - len(told)
@@ -222,6 +228,26 @@ def _read_jsonl(first: Line, lines: Iterator[Line], name: str) -> Iterator[Readi
                 yield Rejection(name, row, key[:_LONGEST_NAME], "", reason, _RENAME)
             yield from _read_object(content, name, row)
         line = next(lines, None)
+
+
+def _twice(text: str, content: dict[str, Any]) -> str | None:
+    """A key that an object holds twice, or None. The decoder gives the last; that may be the wrong one."""
+    if "\\" not in text and all(text.count(f'"{key}"') == 1 for key in content):
+        return None
+    found: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        held = dict(pairs)
+        if len(held) != len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    found.append(key)
+                seen.add(key)
+        return held
+
+    json.loads(text, object_pairs_hook=look)
+    return found[0] if found else None
 
 
 def _read_object(content: dict[str, Any], name: str, row: int) -> Iterator[Reading | Rejection]:

@@ -230,8 +230,10 @@ def check_jsonl_written(data: bytes) -> None:
     key = choices.pick(("observed_at", "ages", *FIELDS))
     if choices.below(4):
         lines[changed][key] = _odd_value(choices, key)
+    twice = choices.pick(list(lines[changed])) if choices.below(8) == 7 else ""
     written = "\n".join(
-        "{" + ", ".join(f'"{name}": {text}' for name, text in line.items()) + "}" for line in lines
+        _object(line, twice, choices) if number == changed else _object(line)
+        for number, line in enumerate(lines)
     )
     found = _read(written.encode("utf-8", "replace"), "jsonl")
     insist(found is not None, "lines that are refused as a whole", written)
@@ -243,11 +245,13 @@ def check_jsonl_written(data: bytes) -> None:
             meant.append({name: parsed(text) for name, text in line.items()})
         except ValueError:
             meant.append(None)  # no JSON: the line cannot be taken
+    if twice:
+        insist(len(readings) == len(lines) - 1, "one of two values was taken", written, readings)
     if len(readings) == len(lines) - 1:
         insist(rejections, "a line is gone without a word", lines[changed])
         hurt = meant.pop(changed)
         insist(
-            hurt is None or key in ("observed_at", "ages") or _deep(hurt[key]),
+            twice or hurt is None or key in ("observed_at", "ages") or _deep(hurt[key]),
             "a line is gone",
             hurt,
             rejections,
@@ -256,6 +260,14 @@ def check_jsonl_written(data: bytes) -> None:
     insist(len(readings) == len(meant) and None not in meant, "another number of lines", meant, readings)
     for index, (reading, said) in enumerate(zip(readings, meant, strict=True)):
         _compare_object(reading, said, key if index == changed else "", {r.column for r in rejections})
+
+
+def _object(line: dict[str, str], twice: str = "", choices: Choices | None = None) -> str:
+    """One line; the key ``twice`` a second time, with another value or the same."""
+    pairs = list(line.items())
+    if twice and choices is not None:
+        pairs.insert(choices.below(len(pairs) + 1), (twice, choices.pick((line[twice], "97"))))
+    return "{" + ", ".join(f'"{name}": {text}' for name, text in pairs) + "}"
 
 
 def _deep(tree: Any) -> bool:
