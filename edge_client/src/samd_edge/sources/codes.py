@@ -35,6 +35,10 @@ class UnitError(ValueError):
         self.remedy = remedy
 
 
+class UnknownUnitError(UnitError):
+    """The text is no unit of this field; where a sender writes a unit several times, another may be."""
+
+
 class _Meaning(NamedTuple):
     field: str
     rank: int  # of several methods that measured one field at one time, the lowest counts
@@ -224,8 +228,10 @@ def _celsius(value: float, unit: Literal["F"] | None) -> float:
         raise UnitError(reason, remedy or "measure again") from error
 
 
-def _unknown_unit(field: str, unit: str) -> UnitError:
-    return UnitError(f"the unit {shown(unit)} is not known for this sign", f"known are {_KNOWN[field]}")
+def _unknown_unit(field: str, unit: str) -> UnknownUnitError:
+    return UnknownUnitError(
+        f"the unit {shown(unit)} is not known for this sign", f"known are {_KNOWN[field]}"
+    )
 
 
 def oxygen_of(flow: float) -> bool:
