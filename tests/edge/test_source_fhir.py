@@ -374,6 +374,26 @@ def test_with_tls_it_speaks_nothing_else(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_poller_verifies_whom_it_asks(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+
+    async def first(url: str) -> Rejection:
+        source = open_source(url)
+        async for item in source:
+            await source.aclose()
+            assert isinstance(item, Rejection)
+            return item
+        raise AssertionError("nothing came")
+
+    async def test() -> None:
+        async with listening(f"?cert_file={cert}&key_file={key}&allow=127.0.0.1") as here:
+            url = f"fhir+poll:https://127.0.0.1:{here.source.port}?patient=17"
+            assert (await first(url)).reason == "the server's certificate is not trusted"
+            assert (await first(f"{url}&ca_file={cert}")).reason == "the server answers 405"
+
+    run(test)
+
+
 @pytest.mark.parametrize("sent", [b"", b"POST / HTTP/1.1\r\n", b"GET /metadata HTTP/1.1\r\nhost: x\r\n\r\n"])
 def test_a_connection_that_sends_no_whole_request_is_closed(
     sent: bytes, monkeypatch: pytest.MonkeyPatch

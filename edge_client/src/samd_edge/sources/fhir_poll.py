@@ -21,7 +21,7 @@ import logging
 import random
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -52,7 +52,8 @@ CODES: Final = (
 FIRST: Final = timedelta(minutes=15)  # also more than two clocks differ that are set by a time service
 FAR_AHEAD: Final = timedelta(days=1)
 LONGEST_S: Final = 300.0
-MAX_PAGES: Final = 50
+MAX_PAGES: Final = 20
+PAGE: Final = 250
 TOLD_AFTER: Final = 3  # passing failures in a row, until people are told
 
 _ID: Final = re.compile(r"[A-Za-z0-9.-]{1,64}")
@@ -71,8 +72,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
 class FhirPoll:
     """The Observations of ``patient`` on one server. Owns the client.
 
-    ``every_s``: between two polls; ``jitter``: a factor for each pause, so that the devices of a ward do not
-    all ask at once.
+    ``every_s``: between two polls. ``pause``: how it is waited for the next one, in seconds; without it,
+    somewhat shorter each time, so that the devices of a ward do not all ask at once.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class FhirPoll:
         around: Surroundings,
         *,
         every_s: float,
-        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.0),  # noqa: S311  (no secret)
+        pause: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self.clock = WallClock(around.wall)
         self._name = name
@@ -93,7 +94,7 @@ class FhirPoll:
         self._cursor = cursor
         self._around = around
         self._every_s = every_s
-        self._jitter = jitter
+        self._pause = self._rest if pause is None else pause
         self._closing = asyncio.Event()
         self._failures = 0
         self._told: set[str] = set()
@@ -117,22 +118,26 @@ class FhirPoll:
                     log.info("the FHIR server answers again, after %d failed polls", self._failures)
                 self._failures = 0
                 self._told.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), pause_s * self._jitter())
+            await self._pause(pause_s)
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds * random.uniform(0.75, 1.0))  # noqa: S311
 
     async def _poll(self) -> AsyncIterator[Reading | Rejection]:
         """Everything that changed since the last poll. Raises SearchFailed."""
         parameters = {
-            "patient": self._patient,
+            "patient": f"Patient/{self._patient}",
             "code": ",".join(f"http://loinc.org|{code}" for code in CODES),
             "_lastUpdated": f"ge{self._cursor.since}",
             "_sort": "_lastUpdated",
-            "_count": "100",
+            "_count": str(PAGE),
         }
         begun = self._cursor.newest
         newest: datetime | None = None
         in_order = True
         pages = 0
+        had_all = cut = False
         async with contextlib.aclosing(self._client.search("Observation", parameters)) as found:
             async for page in found:
                 observations = _observations(page)
@@ -150,12 +155,19 @@ class FhirPoll:
                 if in_order:  # then a failure half way loses nothing, and the next poll goes on from here
                     self._cursor.reached(newest)
                 pages += 1
+                had_all = not fresh
+                # Some servers give one page and no link to the next.
+                cut = pages == MAX_PAGES or len(observations) >= PAGE
                 if pages == MAX_PAGES:
                     break
-        if pages < MAX_PAGES:
+        if not cut:
             self._cursor.reached(newest)
-        elif not in_order or self._cursor.newest <= begun:
-            raise Lasting("the answer is too long, and not in the order of change", "begin later (since)")
+            return
+        self._client.forget()  # the same answer again is news: it leads no further
+        if not in_order or (had_all and self._cursor.newest <= begun):
+            raise Lasting(
+                "the answer is long, and its pages or its order lead no further", "begin later (since)"
+            )
 
     async def _decode(self, observations: list[dict[str, Any]]) -> Iterator[Reading | Rejection]:
         """The readings in some Observations, and what cannot be used; Lasting for another patient's."""
@@ -218,9 +230,9 @@ def open_source(url: SourceURL, around: Surroundings) -> FhirPoll:
     """Make ready to poll; raises SourceError for an address or an option that cannot be used, or safely."""
     import fhir.resources.R4B.observation  # noqa: F401  (now, not at the first poll: it takes a while)
 
-    settings = url.settings(Settings)
     shown = f"source {url.kind}:{url.path}"  # without its options: the patient's id is a record number
     _check_base(url.path, shown)
+    settings = url.settings(Settings)
     patient = settings.patient.removeprefix("Patient/")
     if not _ID.fullmatch(patient):
         raise SourceError(f"{shown}: names no patient; write ?patient=ID with the id on that server")
