@@ -1,23 +1,27 @@
 """What comes to a device under any input; and, one by one, what fuzzing has found."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from samd_data.reading import Reading
 from samd_edge import config, orders
 from samd_edge.commands import Refused
 from samd_edge.sources import SourceError, parse
 from samd_edge.sources.listening import ListenerSettings, listen_at
 from samd_protocol.messages import ObservationAdd
-from samd_scripts.fuzzing import control, settings
+from samd_scripts.fuzzing import control, monitors, settings
 from samd_scripts.fuzzing.bedside import Bedside
 from samd_scripts.fuzzing.strategies import hold
 from samd_scripts.fuzzing.target import Target
 
 
-@pytest.mark.parametrize("target", [*settings.TARGETS, *control.TARGETS], ids=lambda target: target.name)
+@pytest.mark.parametrize(
+    "target", [*settings.TARGETS, *control.TARGETS, *monitors.TARGETS], ids=lambda target: target.name
+)
 def test_no_input_breaks_the_decoder(target: Target) -> None:
     hold(target)
 
@@ -71,6 +75,15 @@ def test_every_line_on_the_socket_is_answered(bed: Bedside, line: bytes) -> None
     assert answer["ok"] is False
     assert answer["error"].startswith("this is no request (")
     assert answer["error"].isprintable()
+
+
+@pytest.mark.parametrize("year", [1, 1899, 3000, 9999])
+def test_a_reading_at_the_ends_of_the_calendar_is_refused(bed: Bedside, year: int) -> None:
+    bed.fresh()
+    reading = Reading(observed_at=datetime(year, 1, 1, tzinfo=UTC), spo2=97.0, ages={"spo2": 60.0})
+    before = dict(bed.agent.intake.rejected)
+    assert bed.do(lambda: bed.agent.intake.take(reading)) is False
+    assert bed.agent.intake.rejected == before | {"observed_at": before.get("observed_at", 0) + 1}
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from samd_data.plausibility import Rejection
+from samd_data.plausibility import Rejection, check_time
 from samd_data.reading import Reading
 from samd_edge.admission import Admission
 from samd_edge.clock import Clock
@@ -69,15 +69,16 @@ class Intake:
 
 
 def ahead(reading: Reading, clock: Clock) -> Rejection | None:
-    """Why a reading from the future is refused, or None."""
+    """Why a reading from the future, or from before all medicine, is refused, or None."""
+    impossible = check_time(reading.observed_at)
+    if impossible is not None:  # hours and ages are added to it and taken off it
+        return _untimely(reading, impossible)
     by = reading.observed_at - clock.now()
     if by <= timedelta(seconds=AHEAD_S):
         return None
-    return Rejection(
-        "source",
-        0,
-        "observed_at",
-        reading.observed_at.isoformat(),
-        f"its time lies {by.total_seconds():.0f} s in the future",
-        "set the clock of the sensor, or the source's zone",
-    )
+    return _untimely(reading, f"its time lies {by.total_seconds():.0f} s in the future")
+
+
+def _untimely(reading: Reading, reason: str) -> Rejection:
+    remedy = "set the clock of the sensor, or the source's zone"
+    return Rejection("source", 0, "observed_at", reading.observed_at.isoformat(), reason, remedy)

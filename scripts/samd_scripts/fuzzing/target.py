@@ -26,6 +26,7 @@ _MODULES: Final = (
     "bundles",
     "settings",
     "control",
+    "monitors",
 )
 
 
