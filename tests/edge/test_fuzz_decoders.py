@@ -77,6 +77,17 @@ def test_every_line_on_the_socket_is_answered(bed: Bedside, line: bytes) -> None
     assert answer["error"].isprintable()
 
 
+@pytest.mark.parametrize("table", [{}, {"fields": {"observed_at": "observed_at", "spo2": "spo2"}}])
+@pytest.mark.parametrize("more", ["", ', "x": {"a": 1, "a": 2}', ', "sp\\u006f2": 80'])
+def test_of_two_values_under_one_key_neither_is_taken(table: dict[str, Any], more: str) -> None:
+    text = '{"observed_at": "2026-03-01T08:00:00Z", "spo2": 97%s}'
+    readings, rejections = monitors.items(table, (text % more).encode())
+    assert [reading.spo2 for reading in readings] == ([] if more else [97.0])
+    assert [rejection.reason.partition(", ")[0] for rejection in rejections] == (
+        [f"the key {'a' if 'x' in more else 'spo2'!r} stands twice"] if more else []
+    )
+
+
 @pytest.mark.parametrize("year", [1, 1899, 3000, 9999])
 def test_a_reading_at_the_ends_of_the_calendar_is_refused(bed: Bedside, year: int) -> None:
     bed.fresh()

@@ -14,7 +14,6 @@ rejected whole.
 """
 
 import csv
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ from typing import Any, Final, Literal, TextIO
 import msgspec
 
 from samd_data.errors import DataError
+from samd_data.json_keys import repeated_key
 from samd_data.plausibility import LONGEST_AGE_S, Rejection, check_time, clean, shown
 from samd_data.reading import FIELDS, VITALS, Reading
 
@@ -231,23 +231,10 @@ def _read_jsonl(first: Line, lines: Iterator[Line], name: str) -> Iterator[Readi
 
 
 def _twice(text: str, content: dict[str, Any]) -> str | None:
-    """A key that an object holds twice, or None. The decoder gives the last; that may be the wrong one."""
+    """A key that an object of the line holds twice, or None; the usual line is looked at only once."""
     if "\\" not in text and all(text.count(f'"{key}"') == 1 for key in content):
         return None
-    found: list[str] = []
-
-    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        held = dict(pairs)
-        if len(held) != len(pairs):
-            seen: set[str] = set()
-            for key, _ in pairs:
-                if key in seen:
-                    found.append(key)
-                seen.add(key)
-        return held
-
-    json.loads(text, object_pairs_hook=look)
-    return found[0] if found else None
+    return repeated_key(text)
 
 
 def _read_object(content: dict[str, Any], name: str, row: int) -> Iterator[Reading | Rejection]:

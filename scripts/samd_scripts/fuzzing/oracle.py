@@ -153,12 +153,19 @@ def as_float(number: float) -> float:
         return math.copysign(math.inf, number)
 
 
-def parsed(text: str | bytes) -> Any:
-    """JSON by the standard library: another parser than the product's. ``ValueError`` when it is none."""
+def parsed(text: str | bytes, *, unique: bool = False) -> Any:
+    """JSON by the standard library: another parser than the product's. ``ValueError`` when it is none; with
+    ``unique``, also when an object holds a key twice."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once if unique else None)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key twice")
+    return dict(pairs)
 
 
 def same(found: Any, given: Any, place: str = "") -> None:

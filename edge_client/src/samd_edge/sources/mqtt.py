@@ -32,7 +32,8 @@ from typing import Any, Final
 
 import msgspec
 
-from samd_data.plausibility import Rejection
+from samd_data.json_keys import repeated_key
+from samd_data.plausibility import Rejection, shown
 from samd_data.reading import FIELDS, Reading
 from samd_data.table import read_rows
 from samd_edge.clock import WallClock
@@ -225,10 +226,13 @@ def _decoded(message: Arrived) -> dict[str, Any] | str:
         return f"the message has {message.length} bytes; a reading has at most {LONGEST_BYTES}"
     try:
         content: object = msgspec.json.decode(message.payload)
+        twice = repeated_key(message.payload)
     except UnicodeDecodeError:
         return "the message is not UTF-8"
     except (msgspec.MsgspecError, ValueError):
         return "the message is no JSON"
     except RecursionError:
         return "the message is nested too deeply"
+    if twice is not None:
+        return f"the key {shown(twice)} stands twice, and which value is meant cannot be told"
     return content if isinstance(content, dict) else "the message is no JSON object"
