@@ -459,42 +459,48 @@ def test_follow_off_reads_to_the_end(tmp_path: Path) -> None:
 # -- the command ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def model(untrained_bundle_path: Path) -> list[str]:
-    return ["--model", str(untrained_bundle_path), "--allow-untrained"]
-
-
-def test_infer_follows_a_file_and_ctrl_c_ends_it(tmp_path: Path, model: list[str]) -> None:
+def test_infer_follows_a_file_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    """Judged by the wall: what lay there from long ago is stale, what comes now counts."""
     file = tmp_path / "bed.csv"
-    append(file, HEADER, row(0, 60))
-    command = [sys.executable, "-m", "samd_edge", "infer", "--json", *model]
+    append(file, HEADER, "2020-01-01T00:00:00Z,60,37.0")
+    command = [sys.executable, "-m", "samd_edge", "infer", "--json"]
     with subprocess.Popen(
         [*command, "--source", f"csv:{file}?follow=1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert json.loads(process.stdout.readline())["signs"]["heart_rate"] == 60
-        append(file, row(1, 131))
-        assert json.loads(process.stdout.readline())["news2"]["points"]["heart_rate"] == 3
-        process.send_signal(2)
-        assert process.wait(WAIT_S) == 130
-        assert b"Traceback" not in process.stderr.read()
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            old = json.loads(process.stdout.readline())
+            assert (old["signs"], old["stale"]) == ({}, ["heart_rate", "temperature"])
+            assert (old["news2"]["low"], old["news2"]["high"]) == (0, 20)
+            append(file, f"{datetime.now(UTC).isoformat()},131,37.0")
+            new = json.loads(process.stdout.readline())
+            assert new["news2"]["points"] == {"heart_rate": 3, "temperature": 0}
+            process.send_signal(2)
+            assert process.wait(WAIT_S) == 130
+            assert b"Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
 
 
-def test_tail_f_feeds_the_source_of_standard_input(tmp_path: Path, model: list[str]) -> None:
+def test_tail_f_feeds_the_source_of_standard_input(tmp_path: Path) -> None:
     file = tmp_path / "bed.jsonl"
     file.touch()
-    command = [sys.executable, "-m", "samd_edge", "infer", "--json", *model, "--source", "-"]
+    command = [sys.executable, "-m", "samd_edge", "infer", "--json", "--source", "-"]
     with (
         subprocess.Popen(["tail", "-f", str(file)], stdout=subprocess.PIPE) as tail,
         subprocess.Popen(command, stdin=tail.stdout, stdout=subprocess.PIPE) as process,
     ):
-        assert process.stdout is not None
-        for minute, (rate, points) in enumerate(((70, 0), (95, 1), (131, 3))):
-            moment = (BEGIN + timedelta(minutes=minute)).isoformat()
-            append(file, json.dumps({"observed_at": moment, "heart_rate": rate}))
-            line = json.loads(process.stdout.readline())
-            assert line["signs"] == {"heart_rate": rate}
-            assert line["news2"]["points"] == {"heart_rate": points}
-        tail.terminate()
-        assert process.wait(WAIT_S) == 0
+        try:
+            assert process.stdout is not None
+            for minute, (rate, points) in enumerate(((70, 0), (95, 1), (131, 3))):
+                moment = (BEGIN + timedelta(minutes=minute)).isoformat()
+                append(file, json.dumps({"observed_at": moment, "heart_rate": rate}))
+                line = json.loads(process.stdout.readline())
+                assert line["signs"] == {"heart_rate": rate}
+                assert line["news2"]["points"] == {"heart_rate": points}
+            tail.terminate()
+            assert process.wait(WAIT_S) == 0
+        finally:
+            tail.kill()
+            process.kill()

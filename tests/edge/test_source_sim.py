@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -327,10 +326,10 @@ def test_a_wrong_option_is_refused_by_name(url: str, reason: str) -> None:
         open_source(url)
 
 
-def test_the_first_command_of_a_newcomer(untrained_bundle_path: Path) -> None:
-    command = [sys.executable, "-m", "samd_edge", "infer", "--json", "--allow-untrained"]
-    command += ["--model", str(untrained_bundle_path)]
-    command += ["--source", "sim:?scenario=sepsis&speed=200000&every=300"]
+def test_the_first_command_of_a_newcomer() -> None:
+    """Without a model, a file or a broker; here faster, and with fewer readings."""
+    command = [sys.executable, "-m", "samd_edge", "infer", "--json", "--source"]
+    command.append("sim:?scenario=sepsis&speed=200000&every=300")
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     lows = [json.loads(line)["news2"]["low"] for line in done.stdout.splitlines()]
