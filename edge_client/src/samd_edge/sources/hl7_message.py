@@ -23,7 +23,7 @@ _TOO_LONG: Final = "(too long)"  # stands for a field that is no code, number or
 
 _DEFAULTS: Final = "^~\\&"
 _SEGMENT: Final = re.compile(r"[A-Z][A-Z0-9]{2}")
-_NEEDED: Final = {"OBR": (1, 7), "OBX": (1, 2, 3, 5, 6, 8, 11, 14)}
+_NEEDED: Final = {"OBR": (7,), "OBX": (2, 3, 5, 6, 8, 11, 14)}
 
 _CHARSETS: Final = {
     "": "",
@@ -198,38 +198,53 @@ def _lines(frame: bytes, header: Header, default_charset: str) -> list[str]:
 
 def _needed(kind: str, fields: list[str], header: Header) -> str:
     """The segment with the fields that are needed, the others empty."""
-    kept = [kind]
-    for number in range(1, _NEEDED[kind][-1] + 1):
-        field = fields[number] if number in _NEEDED[kind] and number < len(fields) else ""
-        if len(field) > _LONGEST_FIELD or header.num_parts(field) > _MOST_PARTS:
-            field = _TOO_LONG
-        kept.append(field)
-    return header.separator.join(kept)
+    needed = _NEEDED[kind]
+    kept = [kind, *[""] * needed[-1]]
+    for number in needed:
+        if number < len(fields):
+            field = fields[number]
+            short = len(field) <= _MOST_PARTS
+            if not short and (len(field) > _LONGEST_FIELD or header.num_parts(field) > _MOST_PARTS):
+                field = _TOO_LONG
+            kept[number] = field
+    return header.separator.join(kept).rstrip(header.separator)
 
 
 # --- fields of a parsed segment ----------------------------------------------------------------------------
 
 
-def num_repetitions(segment: Any, field: int) -> int:
-    """How often a field is repeated in a segment."""
-    return len(segment[field]) if field < len(segment) else 0
+def kind_of(segment: Any) -> str:
+    """PID, OBR, OBX, ..."""
+    return str(segment[0][0])
 
 
-def text_of(segment: Any, field: int, component: int = 1, repetition: int = 1) -> str:
-    """A component's text with its escapes resolved, "" if it is not there. Subcomponents stay together:
-    nothing that is read here has any, and what has some fits none of it.
+def repetitions_of(segment: Any, field: int) -> list[list[str]]:
+    """The repetitions of a field, each as the texts of its components, escapes resolved; none if it is empty.
 
-    (``extract_field`` of the library does as much, but resolves every escape: a repetition count without
-    bound, and what it cannot resolve it writes into the log.)
+    Subcomponents stay together: nothing that is read here has any, and what has some fits none of it.
+    (``extract_field`` of the library does as much for one component, but resolves every escape: a repetition
+    count without bound, and what it cannot resolve it writes into the log.)
     """
-    if field >= len(segment) or repetition > len(segment[field]):
-        return ""
-    part = segment[field][repetition - 1]
-    if isinstance(part, str):
-        return _resolved(segment, part) if component == 1 else ""
-    if component > len(part):
-        return ""
-    return _resolved(segment, str(part[component - 1]))
+    if field >= len(segment):
+        return []
+    return [
+        [_resolved(segment, part if isinstance(part, str) else str(part)) for part in repetition]
+        if not isinstance(repetition, str)
+        else [_resolved(segment, repetition)]
+        for repetition in segment[field]
+    ]
+
+
+def parts_of(segment: Any, field: int, num: int) -> list[str]:
+    """The first ``num`` components of the first repetition of a field, "" for each that is not there."""
+    repetitions = repetitions_of(segment, field)
+    parts = repetitions[0] if repetitions else []
+    return [*parts, *[""] * (num - len(parts))] if len(parts) < num else parts
+
+
+def text_of(segment: Any, field: int) -> str:
+    """The first component of a field, "" if it is not there."""
+    return parts_of(segment, field, 1)[0]
 
 
 def _resolved(segment: Any, text: str) -> str:

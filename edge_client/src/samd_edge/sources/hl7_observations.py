@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from samd_data.plausibility import Rejection, clean, shown
 from samd_data.reading import Reading
-from samd_edge.sources.hl7_message import Place, Problem, num_repetitions, text_of
+from samd_edge.sources.hl7_message import Place, Problem, kind_of, repetitions_of, text_of
 from samd_edge.sources.hl7_values import Unusable, signs_of, time_of, value_of
 from samd_edge.sources.local_time import LocalZone
 
@@ -41,7 +41,7 @@ def observed(message: Any, name: str, *, zone: LocalZone | None, now: datetime) 
     problems: list[Problem] = []
     num_known, sequence, order_time = 0, 0, ""
     for segment in message:
-        kind = text_of(segment, 0)
+        kind = kind_of(segment)
         if kind == "OBR":
             order_time = text_of(segment, 7)
         if kind != "OBX":
@@ -69,15 +69,14 @@ def observed(message: Any, name: str, *, zone: LocalZone | None, now: datetime) 
 
 def patients(message: Any) -> list[str | None]:
     """The identifier of each PID segment: PID-3, of several the medical record number, else the first."""
-    return [_identifier(segment) for segment in message if text_of(segment, 0) == "PID"]
+    return [_identifier(segment) for segment in message if kind_of(segment) == "PID"]
 
 
 def _identifier(segment: Any) -> str | None:
     found: dict[str, str] = {}
-    for repetition in range(1, num_repetitions(segment, 3) + 1):
-        identifier = text_of(segment, 3, 1, repetition)
+    for identifier, *more in repetitions_of(segment, 3):
         if identifier and identifier != '""':
-            found.setdefault(text_of(segment, 3, 5, repetition), identifier)
+            found.setdefault(more[3] if len(more) > 3 else "", identifier)
     for kind in ("MR", "PI"):
         if kind in found:
             return found[kind]

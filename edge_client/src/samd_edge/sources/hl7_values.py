@@ -21,7 +21,7 @@ from samd_edge.sources.codes import (
     oxygen_of,
     rank_of,
 )
-from samd_edge.sources.hl7_message import num_repetitions, text_of
+from samd_edge.sources.hl7_message import parts_of, repetitions_of, text_of
 from samd_edge.sources.local_time import LocalZone
 
 _AHEAD: Final = timedelta(seconds=60)  # as much as the agent lets two clocks differ
@@ -88,12 +88,12 @@ class Unusable(Exception):  # noqa: N818  (an outcome, told as a ``Problem``)
 def signs_of(segment: Any) -> list[tuple[str, int]]:
     """The signs that the codes of OBX-3 name, each with the rank of its method; the first triplet first."""
     found = []
-    for code, text, system in ((1, 2, 3), (4, 5, 6)):
-        known = _SYSTEMS.get(text_of(segment, 3, system).upper())
+    parts = parts_of(segment, 3, 6)
+    for code, text, system in (parts[:3], parts[3:6]):
+        known = _SYSTEMS.get(system.upper())
         if known is None:
             continue
-        for component in (code, text) if known == "mdc" else (code,):
-            name = text_of(segment, 3, component)
+        for name in (code, text) if known == "mdc" else (code,):
             sign = field_of(known, name)
             if sign is not None:
                 found.append((sign, rank_of(known, name)))
@@ -103,19 +103,19 @@ def signs_of(segment: Any) -> list[tuple[str, int]]:
 def value_of(segment: Any, sign: str) -> float | bool | str:
     """The value in the unit of its sign, and plausible. Raises Unusable."""
     _check_status(text_of(segment, 11).upper())
-    for repetition in range(1, num_repetitions(segment, 8) + 1):
-        _check_flag(text_of(segment, 8, 1, repetition).upper())
-    if num_repetitions(segment, 5) > 1:
+    for flag, *_ in repetitions_of(segment, 8):
+        _check_flag(flag.upper())
+    values = repetitions_of(segment, 5)
+    if len(values) > 1:
         raise Unusable(5, "there are several values in one observation", "send each in an OBX of its own")
-    kind = text_of(segment, 2).upper()
-    parts = [text_of(segment, 5, component) for component in range(1, 5)]
+    kind, parts = text_of(segment, 2).upper(), values[0] if values else []
     if not any(parts) or parts[0] == _NULL:
         raise _no_signal(5, "there is no value")
     if sign == "consciousness":
         return _consciousness(kind, parts)
     number = _number(kind, parts)
     try:
-        value = _converted(sign, number, [text_of(segment, 6, component) for component in (1, 2, 4, 5)])
+        value = _converted(sign, number, parts_of(segment, 6, 6))
         if sign == "supplemental_oxygen":
             return oxygen_of(value)
     except UnitError as error:
@@ -154,7 +154,7 @@ def _number(kind: str, parts: list[str]) -> float:
     if kind == "SN":  # comparator ^ number ^ separator ^ number
         if parts[0] not in ("", "=") or any(parts[2:]):
             raise Unusable(5, f"{shown(' '.join(parts))} is a bound or a ratio", "send one number, as NM")
-        text = parts[1]
+        text = parts[1] if len(parts) > 1 else ""
     elif kind == "NM" or kind in _TEXTS:
         if any(parts[1:]):
             raise Unusable(5, "the value has several parts", "send one number, as NM")
@@ -167,11 +167,12 @@ def _number(kind: str, parts: list[str]) -> float:
     return float(text)
 
 
-def _converted(sign: str, number: float, units: list[str]) -> float:
-    """In the sign's unit; a sender may write the unit several times, and then all must mean the same."""
+def _converted(sign: str, number: float, written: list[str]) -> float:
+    """In the sign's unit. OBX-6 may name it up to four times (code, text, and alternates): all must agree."""
+    units = [unit for unit in (*written[:2], *written[3:5]) if unit]
     results: set[float] = set()
     unknown: UnitError | None = None
-    for unit in [unit for unit in units if unit] or [""]:
+    for unit in units or [""]:
         try:
             results.add(in_unit(sign, number, unit))
         except UnknownUnitError as error:
@@ -186,7 +187,7 @@ def _converted(sign: str, number: float, units: list[str]) -> float:
 def _consciousness(kind: str, parts: list[str]) -> str:
     if kind not in (*_CODED, *_TEXTS):
         raise Unusable(2, f"the type {shown(kind)} is no answer", "send one of A C V P U, as CWE or ST")
-    answers = (parts[0], parts[1], parts[3]) if kind in _CODED else (parts[0],)
+    answers = (*parts[:2], *parts[3:5]) if kind in _CODED else parts[:1]
     found = consciousness_of(*answers)
     if found is None:
         value = shown(next((answer for answer in answers if answer), ""))
