@@ -7,6 +7,7 @@ hands over the rest at its next start, with the same message ids.
 
 import logging
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -35,6 +36,9 @@ from samd_protocol.messages import Alert
 log = logging.getLogger(__name__)
 
 ASSESSMENT_EXPIRES: Final = timedelta(hours=24)
+
+TOGETHER_S: Final = 0.05
+"""Assessments that come within this time of each other are handed to the outbox in one commit."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +77,7 @@ class Admission:
         model: Model | None,
         policy: Policy,
         artefacts: ArtefactPolicy,
+        later: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
         self.record = record
         self.folder = folder_of(data_dir, record.id)
@@ -83,6 +88,9 @@ class Admission:
         self._wall = wall
         self._share_signs = share_signs
         self._direct = direct
+        self._later = later
+        self._waiting: list[Entry] = []
+        self._flushed = 0.0
         self._topic = topics.up(sealer.device, "assessment")
         self._alert_topic = topics.up(sealer.device, "alert")
         self.policy = policy
@@ -255,6 +263,7 @@ class Admission:
 
     def end_alert(self) -> None:
         """Close an open alert: with the admission, nobody is left here for whom it could ring."""
+        self.flush()
         if not self.alert.active:
             return
         sealed = self._sealer.seal(alerts.ended(self.alert, self._wall()))
@@ -263,6 +272,7 @@ class Admission:
 
     def finish(self, *, keep: bool) -> None:
         """Seal the store, or erase it whole."""
+        self.flush()
         if keep:
             self.store.seal()
         else:
@@ -272,6 +282,7 @@ class Admission:
 
     def close(self) -> None:
         """Close the store; the admission goes on at the next start."""
+        self.flush()
         self.store.close()
 
     # -- from judgement to outbox --------------------------------------------------------------------------
@@ -315,9 +326,26 @@ class Admission:
             self.alert = state
             return
         self._rows = [rows[0], self._rows[1] if rows[1] is None else rows[1]]
-        self._hand_over(
-            self._entries(Stored(0, sealed.id, body), alert, sealed.expires_at), {"handed": self._mark()}
-        )
+        self._waiting += self._entries(Stored(0, sealed.id, body), alert, sealed.expires_at)
+        self._flush_soon(at_once=alert is not None)
+
+    def _flush_soon(self, *, at_once: bool) -> None:
+        """An alert goes to the outbox at once; assessments that come faster than that, together.
+
+        What waits is in the store, and the mark of what was handed over is not yet set: nothing is lost.
+        """
+        now = time.monotonic()
+        if at_once or self._later is None or now - self._flushed >= TOGETHER_S:
+            self.flush()
+        elif len(self._waiting) == 1:
+            self._later(TOGETHER_S, self.flush)
+
+    def flush(self) -> None:
+        """Hand what waits to the outbox."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._flushed = time.monotonic()
+            self._hand_over(waiting, {"handed": self._mark()})
 
     def _recover(self, error: sqlite3.Error) -> None:
         try:

@@ -232,6 +232,7 @@ class Agent:
             model=self.model,
             policy=self.settings.alerts,
             artefacts=self.settings.artefacts,
+            later=self._loop.call_later,
         )
         store = self.admission.store
         self.patient.admit(

@@ -7,8 +7,9 @@ is wall time: ``to_wall`` turns the one into the other. For live sources the two
 import ctypes
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 _TIME_ERROR: Final = 5  # adjtimex(2): the kernel was never told the time, or not for too long
 _TIMESYNC_MARKER: Final = Path("/run/systemd/timesync/synchronized")
@@ -95,11 +96,18 @@ class DataClock:
         return moment
 
 
+@cache  # every message asks, and loading the library takes longer than the call
+def _adjtimex() -> Any:
+    try:
+        return ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return None
+
+
 def _kernel_state() -> int | None:
     """The clock state of adjtimex(2), read only; None where there is no such call."""
-    try:
-        adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
-    except (OSError, AttributeError):
+    adjtimex = _adjtimex()
+    if adjtimex is None:
         return None
     # struct timex has at most 208 bytes on any architecture; modes = 0 asks and changes nothing
     state = int(adjtimex(ctypes.create_string_buffer(512)))
