@@ -11,17 +11,18 @@ from samd_data.reading import Reading
 from samd_edge import config, orders
 from samd_edge.commands import Refused
 from samd_edge.sources import SourceError, parse
+from samd_edge.sources.fhir_message import decode
 from samd_edge.sources.listening import ListenerSettings, listen_at
 from samd_protocol.messages import ObservationAdd
-from samd_scripts.fuzzing import control, monitors, settings
+from samd_scripts.fuzzing import control, fhir, monitors, settings
 from samd_scripts.fuzzing.bedside import Bedside
 from samd_scripts.fuzzing.strategies import hold
 from samd_scripts.fuzzing.target import Target
 
+EDGE = (*settings.TARGETS, *control.TARGETS, *monitors.TARGETS, *fhir.TARGETS)
 
-@pytest.mark.parametrize(
-    "target", [*settings.TARGETS, *control.TARGETS, *monitors.TARGETS], ids=lambda target: target.name
-)
+
+@pytest.mark.parametrize("target", EDGE, ids=lambda target: target.name)
 def test_no_input_breaks_the_decoder(target: Target) -> None:
     hold(target)
 
@@ -86,6 +87,15 @@ def test_of_two_values_under_one_key_neither_is_taken(table: dict[str, Any], mor
     assert [rejection.reason.partition(", ")[0] for rejection in rejections] == (
         [f"the key {'a' if 'x' in more else 'spo2'!r} stands twice"] if more else []
     )
+
+
+def test_a_name_that_fhir_does_not_have_is_told_short() -> None:
+    at = "2026-03-01T08:00:00Z"
+    code = {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}
+    content = {"resourceType": "Observation", "status": "final", "code": code, "effectiveDateTime": at}
+    decoded = decode(content | {"y" * 5000: 1}, name="fhir:8080", now=datetime(2026, 3, 1, 8, tzinfo=UTC))
+    (rejection,) = decoded.rejections
+    assert rejection.file == f"fhir:8080 Observation.{'y' * 40}"
 
 
 @pytest.mark.parametrize("year", [1, 1899, 3000, 9999])

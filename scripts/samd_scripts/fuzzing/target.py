@@ -27,6 +27,7 @@ _MODULES: Final = (
     "settings",
     "control",
     "monitors",
+    "fhir",
 )
 
 

@@ -54,6 +54,11 @@ class Measured(NamedTuple):
     corrected: bool
 
 
+def load() -> None:
+    """Load the library now, not at the first message: it takes a while."""
+    import fhir.resources.R4B.observation  # noqa: F401
+
+
 def measured(observation: dict[str, Any], place: str, now: datetime) -> Measured:
     """Read one Observation, an object of JSON that stands at ``place``. Raises Refused."""
     elements = tuple(_elements(observation, place))
@@ -121,7 +126,9 @@ def _check_structure(observation: dict[str, Any], place: str, field: str) -> Non
         Observation.model_validate(plain)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        # a name that FHIR does not have may be as long as the message
+        parts = [f"[{part}]" if isinstance(part, int) else f".{part[:40]}" for part in first["loc"]]
+        where = "".join(parts)
         missing = "missing" in first["type"]
         raise Refused(
             Problem(
