@@ -425,6 +425,22 @@ def test_the_better_method_counts() -> None:
     decoded = read(bundle(pressure(120, 80), invasive))
     assert fields(decoded.readings[0]) == {"systolic_bp": 90.0}, "the cuff's diastolic is no pair of it"
     assert decoded.rejections == ()
+    lead_off = observation(valueQuantity=quantity(0, "/min"))
+    decoded = read(bundle(lead_off, pulse))
+    assert fields(decoded.readings[0]) == {"heart_rate": 79.0}, "what cannot be is no better method"
+    assert [entry.status for entry in decoded.entries] == [422, 201]
+
+
+def test_of_every_entry_something_is_said() -> None:
+    cuff = observation("8462-4", valueQuantity=quantity(80, "mm[Hg]"))
+    invasive = observation("76215-3", valueQuantity=quantity(90, "mm[Hg]"))
+    decoded = read(bundle(invasive, cuff))
+    assert fields(decoded.readings[0]) == {"systolic_bp": 90.0}
+    assert decoded.rejections == ()
+    assert [(entry.taken, entry.status, len(entry.problems)) for entry in decoded.entries] == [
+        (True, 201, 0),
+        (False, 201, 1),
+    ]
 
 
 @pytest.mark.parametrize(

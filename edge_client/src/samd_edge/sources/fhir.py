@@ -36,6 +36,7 @@ from samd_edge.sources import SourceError, SourceURL, fhir_json
 from samd_edge.sources.fhir_answers import batch_response, capabilities, failure, outcome
 from samd_edge.sources.fhir_http import Answer, HttpServer, application
 from samd_edge.sources.fhir_message import Decoded, MessageRefused, as_rejection, decode
+from samd_edge.sources.fhir_observations import load
 from samd_edge.sources.fhir_values import Problem
 from samd_edge.sources.listening import ListenerSettings, Listening, listen_at
 from samd_edge.sources.surroundings import Surroundings
@@ -47,7 +48,7 @@ log = logging.getLogger(__name__)
 CLOSING: Final = "this device stops listening"
 WAITING: Final = 64  # messages that wait for the agent; each holds its readings, not its content
 TAKEN_S: Final = 30.0
-LARGE: Final = 64 * 1024  # from here on, decoding would hold up the loop: it goes to a thread
+LARGE: Final = 16 * 1024  # from here on, decoding would hold up the loop: it goes to a thread
 
 
 class Settings(ListenerSettings, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -202,8 +203,6 @@ def _again(reason: str) -> Answer:
 
 def open_source(url: SourceURL, around: Surroundings) -> FhirListener:
     """Bind the address; raises SourceError when that cannot be done as asked, or safely."""
-    import fhir.resources.R4B.observation  # noqa: F401  (now, not at the first message: it takes a while)
-
     settings = url.settings(Settings)
     listening = listen_at(url, settings)
     token = None
@@ -212,12 +211,26 @@ def open_source(url: SourceURL, around: Surroundings) -> FhirListener:
             token = read_secret(settings.token_file)
         except BrokerError as error:
             raise SourceError(f"source {url.text!r}: {error}") from error
+    load()
+    sock = _bound(url, listening)
+    return FhirListener(f"fhir:{sock.getsockname()[1]}", listening, sock, token, around)
+
+
+def _bound(url: SourceURL, listening: Listening) -> socket.socket:
+    """A socket at the address; who connects before the first reading is asked for waits."""
     family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
+    # Only where TCP is named, asyncio sends answers at once; else each waits 40 ms for an acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        sock = socket.create_server((listening.host, listening.port), family=family)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((listening.host, listening.port))
+        sock.listen()
     except OSError as error:
+        sock.close()
         raise SourceError(
             f"source {url.text!r}: {listening.host} port {listening.port} cannot be used ({error.strerror}); "
             "choose another port"
         ) from error
-    return FhirListener(f"fhir:{sock.getsockname()[1]}", listening, sock, token, around)
+    return sock

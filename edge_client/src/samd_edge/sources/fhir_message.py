@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from samd_data.plausibility import Rejection, clean, shown
+from samd_data.plausibility import Rejection, check, clean, remedy, shown
 from samd_data.reading import Reading
 from samd_edge.sources.fhir_observations import Measured, Refused, measured
 from samd_edge.sources.fhir_patient import Patients, SubjectError
@@ -43,7 +43,7 @@ class Entry:
     @property
     def status(self) -> int:
         """201: what it says was taken over, which may be that nothing was measured."""
-        if self.taken or all(problem.kind == "no_signal" for problem in self.problems):
+        if self.taken or all(problem.code == "informational" for problem in self.problems):
             return 201
         return 400 if any(problem.code in _MALFORMED for problem in self.problems) else 422
 
@@ -216,7 +216,13 @@ def _readings(read: list[tuple[Entry, Measured]]) -> list[Reading]:
     times: dict[datetime, dict[str, list[_Given]]] = defaultdict(lambda: defaultdict(list))
     for entry, one in read:
         for value in one.values:
-            times[one.at][value.field].append(_Given(entry, value, one.corrected))
+            reason = check(value.field, value.value)
+            if reason is None:
+                times[one.at][value.field].append(_Given(entry, value, one.corrected))
+            else:
+                what_to_do = remedy(value.field, value.value)
+                said = (value.field, reason, what_to_do, shown(value.value))
+                entry.problems.append(Problem("value", value.place, *said))
     readings = []
     for at in sorted(times):
         accepted, rejected = clean(_agreed(times[at]))
@@ -229,6 +235,12 @@ def _readings(read: list[tuple[Entry, Measured]]) -> list[Reading]:
                 entry.taken = True
         if accepted:
             readings.append(Reading(observed_at=at, **accepted))
+    for entry, _ in read:
+        if not entry.taken and not entry.problems:
+            reason = "another value of the same time counts: by a better method, or of the same cuff"
+            entry.problems.append(
+                Problem("informational", entry.place, "", reason, "leave it so", severity="information")
+            )
     return readings
 
 
@@ -253,7 +265,7 @@ def _agreed(given: dict[str, list[_Given]]) -> dict[str, float | bool | str]:
             chosen[name] = counted[0]
             continue
         reason = "the message has two different values of this sign at one time"
-        remedy = "send one of them, or mark the right one as corrected"
+        what_to_do = "send one of them, or mark the right one as corrected"
         for one in counted:
-            one.entry.problems.append(Problem("conflict", one.value.place, name, reason, remedy))
+            one.entry.problems.append(Problem("conflict", one.value.place, name, reason, what_to_do))
     return {name: one.value.value for name, one in chosen.items()}

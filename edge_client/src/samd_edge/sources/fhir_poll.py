@@ -35,6 +35,7 @@ from samd_edge.sources import SourceError, SourceURL
 from samd_edge.sources.fhir_client import FhirClient, Lasting, SearchFailed
 from samd_edge.sources.fhir_cursor import Cursor, changed_at
 from samd_edge.sources.fhir_message import MessageRefused, decode
+from samd_edge.sources.fhir_observations import load
 from samd_edge.sources.fhir_patient import Patients
 from samd_edge.sources.surroundings import Surroundings
 from samd_protocol.broker import read_secret
@@ -228,8 +229,6 @@ def _observations(page: dict[str, Any]) -> list[dict[str, Any]]:
 
 def open_source(url: SourceURL, around: Surroundings) -> FhirPoll:
     """Make ready to poll; raises SourceError for an address or an option that cannot be used, or safely."""
-    import fhir.resources.R4B.observation  # noqa: F401  (now, not at the first poll: it takes a while)
-
     shown = f"source {url.kind}:{url.path}"  # without its options: the patient's id is a record number
     _check_base(url.path, shown)
     settings = url.settings(Settings)
@@ -250,6 +249,7 @@ def open_source(url: SourceURL, around: Surroundings) -> FhirPoll:
         same = hashlib.blake2b(f"{url.path} {patient}".encode(), digest_size=8).hexdigest()
         file = around.folder / f"fhir-poll-{same}.json"
     client = FhirClient(url.path, tls=tls, token=token)
+    load()
     return FhirPoll(
         f"fhir+poll:{urlsplit(url.path).netloc}",
         client,

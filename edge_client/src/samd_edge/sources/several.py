@@ -108,7 +108,8 @@ class Sources:
 def open_sources(urls: Sequence[SourceURL], around: Surroundings) -> Sources:
     """Open them all, or none. Raises SourceError or DataError; several only where all keep the wall's time:
     a recording that is played faster cannot stand beside live readings."""
-    opened = [(url.text, open_source(url, around=around)) for url in urls]
+    # Named without its options, which may hold a record number: a name stands in the log.
+    opened = [(url.text.partition("?")[0], open_source(url, around=around)) for url in urls]
     if len(opened) == 1:
         return Sources(opened, wall=around.wall, clock=opened[0][1].clock)
     for name, source in opened:
