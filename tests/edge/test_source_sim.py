@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -343,3 +345,18 @@ def test_it_loads_nothing_that_a_device_may_lack() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.long
+def test_sepsis_rings_on_the_wire_as_the_chart_says(
+    broker: Any, peer: Any, run_agent: Callable[..., Any], device: str, tmp_path: Path
+) -> None:
+    """The whole agent, with the default policy: a day of the patient's in half a minute at the most."""
+    config = tmp_path / "agent.toml"
+    config.write_text("min_rows = 8\n")
+    source = "sim:?scenario=sepsis&speed=5000&every=120"
+    agent = run_agent(broker.url, "--config", str(config), source=source).ready()
+    peer.wait(device, "alert", lambda data: data.state == "cleared", timeout_s=60)
+    told = [(sent.data.state, sent.data.severity) for sent in peer.envelopes(device, "alert")]
+    assert told == [("raised", 2), ("escalated", 3), ("deescalated", 2), ("cleared", 1)]
+    assert agent.stop() == 0
