@@ -247,3 +247,17 @@ def test_the_agent_takes_several_sources_and_refuses_the_future(
     assert values == {"heart_rate": 72.0, "spo2": 97.0}
     wait(lambda: "a value in 'observed_at' was rejected" in agent.log, "the future is refused")
     agent.stop()
+
+
+def test_a_published_recording_carries_its_consent_and_an_invented_patient_none(
+    broker: Any, peer: Any, run_agent: Any, device: str, tmp_path: Path
+) -> None:
+    agent = run_agent(broker.url, source="sim:?scenario=well&speed=600").ready()
+    assert peer.wait(device, "config").data.consent_to_training is False
+    agent.stop()
+    peer.forget()
+    file = tmp_path / "7.csv"
+    file.write_text("observed_at,heart_rate\n2026-01-01T00:00:00Z,80\n2026-01-02T00:01:00Z,80\n")
+    agent = run_agent(broker.url, source=f"replay:{file}").ready()
+    assert peer.wait(device, "config").data.consent_to_training is True
+    agent.stop()

@@ -196,10 +196,11 @@ class Agent:
         known = self.db.get("admission")
         record = None if known is None else msgspec.convert(known, Record)
         own = " + ".join(sorted(_source_key(source) for source in self.settings.sources))
-        replay = any(source.kind in _BEGIN_ANEW for source in self.settings.sources)
+        kinds = {source.kind for source in self.settings.sources}
+        anew = bool(kinds & set(_BEGIN_ANEW))
         if record is not None and record.own is not None:
             # A replay is shifted to now at each start: it never goes on where the last one was.
-            if record.own != own or replay:
+            if record.own != own or anew:
                 log.info("admission %s is sealed: its source begins anew, or is another one", record.id)
                 self.open_admission(record)
                 self.close_admission(keep=True)
@@ -209,10 +210,11 @@ class Agent:
         if record is None:
             consent = self.settings.consent
             record = Record(
-                id=self._free_name("recording" if replay else "local"),
+                id=self._free_name("recording" if anew else "local"),
                 spo2_scale=self.settings.spo2_scale,
                 monitoring_interval_s=self.settings.monitoring_interval_s,
-                consent=replay if consent is None else consent,  # a published recording carries its consent
+                # a published recording carries its consent; an invented patient must not train a real model
+                consent=kinds == {"replay"} if consent is None else consent,
                 own=own,
             )
         self.open_admission(record)
