@@ -24,6 +24,8 @@ PARTS = {
     "assessment": "one assessment by rule and model; memory of agent and trainer",
     "gateway_ingest": "durable messages a second beside a consumer that stores nothing",
     "agent_store": "reading to assessment in the store, and what an alert's sync adds",
+    "live": "a live agent: start to first assessment, readings a second, memory by source",
+    "hl7_source": "HL7 messages a second to committed assessments, beside a bare server",
     "system": "trigger to first step, round overhead, a whole run of ten devices",
 }
 

@@ -103,6 +103,19 @@ def test_a_struck_value_that_is_sent_again_stays_struck(run_agent: Callable[...,
     agent.stop()
 
 
+def test_an_alert_does_not_live_on_a_value_that_was_wrong(
+    broker: Any, peer: Any, run_agent: Callable[..., Any], device: str
+) -> None:
+    agent = run_agent(broker.url).ready()
+    agent.feed(signs(5, systolic_bp=62.0, heart_rate=118.0))
+    raised = peer.wait(device, "alert").data
+    assert (raised.state, raised.news2_low) == ("raised", 5)
+    assert observe(agent.data_dir, "--correct", "systolic_bp", "--reason", "cuff slipped").returncode == 0
+    cleared = peer.wait(device, "alert", lambda data: data.state == "cleared").data
+    assert cleared.alert_id == raised.alert_id, "the pressure is missing now, and its points are not held"
+    agent.stop()
+
+
 def _sign(view: dict[str, Any], field: str) -> dict[str, Any]:
     return next(sign for sign in view["signs"] if sign["field"] == field)
 

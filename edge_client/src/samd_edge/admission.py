@@ -211,6 +211,9 @@ class Admission:
             wrong.row, field=field, by=by, reason=reason, corrected_at=corrected_at, instead=instead
         )
         self._take_recent()
+        # points that an alert holds for a missing input must not be those of a value that was wrong
+        held = {name: points for name, points in self.alert.points.items() if name != field}
+        self.alert = msgspec.structs.replace(self.alert, points=held)
         self._settle(self.assessor.assess(self._clock.now()), None)
         return True
 
