@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from samd_data.carry import CARRY_SECONDS
-from samd_data.plausibility import check, remedy
+from samd_data.plausibility import RANGES, check, remedy
 from samd_data.reading import FIELDS, VITALS, Reading
 from samd_edge import heartbeat
 from samd_edge.admission import Admission, Record, folder_of
@@ -161,9 +161,9 @@ def _correct(agent: "Agent", admission: Admission, correction: Correction, by: s
     if value is not None:
         if field in VITALS and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        reason = check(field, value)
-        if reason is not None:
-            raise Refused(f"{field}: {reason}; {remedy(field, value)}")
+        if check(field, value) is not None:
+            # without the value itself: results are logged
+            raise Refused(f"the right value of {field} is not plausible: {_plausible(field)}")
     clock = agent.source.clock
     at = None
     if correction.observed_at is not None:
@@ -183,6 +183,13 @@ def _correct(agent: "Agent", admission: Admission, correction: Correction, by: s
     if not found:
         raise Refused(f"no value of {field} was measured then; name the time that its assessment gave")
     return Answer()
+
+
+def _plausible(field: str) -> str:
+    if field in RANGES:
+        limits = RANGES[field]
+        return f"give a number from {limits.low:g} to {limits.high:g} {limits.unit}"
+    return remedy(field)
 
 
 def patient_admit(agent: "Agent", body: PatientAdmit) -> Answer:
