@@ -537,3 +537,22 @@ def test_the_log_holds_no_sign_and_no_patient(caplog: pytest.LogCaptureFixture) 
     ours = [record for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
     for record in ours:
         assert not any(word in record.getMessage() for word in ("71.25", "712.5", "4711", "4712")), record
+
+
+def test_an_agent_assesses_what_is_posted(
+    run_agent: Callable[..., Any], broker: Any, peer: Any, device: str
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    agent = run_agent(broker.url, source=f"fhir:{port}").ready()
+    now = datetime.now(UTC)
+    content = batch(observation(135, effectiveDateTime=now.isoformat()))
+    answer = httpx.post(f"http://127.0.0.1:{port}/", json=content, trust_env=False)
+    assert answer.json()["entry"][0]["response"]["status"] == "201 Created"
+    said = peer.wait(device, "assessment", lambda data: data.news2.points == {"heart_rate": 3})
+    assert said.data.observed_at == now
+    other = batch(observation(60, "18", effectiveDateTime=now.isoformat()))
+    assert httpx.post(f"http://127.0.0.1:{port}/", json=other, trust_env=False).status_code == 409
+    assert agent.stop() == 0
+    assert "Traceback" not in agent.log
