@@ -111,7 +111,8 @@ class MqttSource:
         self._link.start()
         while True:
             try:
-                got = await asyncio.wait_for(self._inbox.get(), _WATCH_S)
+                async with asyncio.timeout(_WATCH_S):
+                    got = await self._inbox.get()
             except TimeoutError:
                 self._link.watch()
                 continue
