@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from samd_data.plausibility import Rejection
+from samd_data.plausibility import Rejection, check
 from samd_data.reading import Reading
 from samd_edge.sources import SourceError, mqtt, open_source, parse
+from samd_edge.sources.mqtt_link import Arrived
 from samd_edge.sources.surroundings import WRONG_PATIENT, Surroundings
 from samd_protocol.broker import Broker
 
@@ -426,6 +429,35 @@ def test_a_message_that_cannot_be_used_says_why_in_one_line(
         assert ears.readings[0].heart_rate == 88, "the next message is read"
 
     asyncio.run(scene())
+
+
+KEYS = st.sampled_from(["ts", "vitals", "hr", "observed_at", "heart_rate", "spo2", "ages", "consciousness"])
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([STAMP, 80, "A"])
+)
+CONTENT = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS | st.text(), inner))
+
+
+@given(
+    st.binary() | CONTENT.map(lambda content: json.dumps(content).encode()),
+    st.sampled_from([{}, {"fields": FIELDS}, {"time": "arrival"}]),
+    st.booleans(),
+)
+@example(b'{"observed_at": "\\ud800", "\\udfff": 1, "heart_rate": "\\ud800"}', {}, False)
+@example(b'{"observed_at": "2026-06-01T08:00:00Z"}', {}, False)
+@example(b'{"observed_at": "2026-06-01T08:00:00Z", "heart_rate": 1' + b"0" * 400 + b"}", {}, False)
+def test_any_payload_gives_readings_in_range_or_reasons(
+    payload: bytes, table: dict[str, Any], retained: bool
+) -> None:
+    source = open_source(parse("mqtt:a", table), around=around_of("mqtt://127.0.0.1:1", "bed"))
+    assert isinstance(source, mqtt.MqttSource)
+    items = source._items(Arrived(payload, len(payload), retained, NOW, None))
+    assert items
+    for item in items:
+        if isinstance(item, Rejection):
+            assert "\n" not in item.line()
+        else:
+            assert all(check(field, getattr(item, field)) is None for field in item.present())
 
 
 def test_a_message_of_5_mb_is_not_kept(mosquitto: Mosquitto, device: str, listening: Any) -> None:

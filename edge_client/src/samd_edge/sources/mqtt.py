@@ -178,15 +178,29 @@ class MqttSource:
         if arrived is not None:
             content = {**content, "observed_at": arrived.isoformat()}
         text = msgspec.json.encode(content).decode()
+        silent = True
         for item in read_rows(io.StringIO(text), self._url.text, format="jsonl"):
             if isinstance(item, Reading):
                 if item.present():
                     yield item
-            elif item.column not in content or item.column in (*FIELDS, "observed_at", "ages"):
+                elif silent:
+                    yield self._refused(
+                        "no vital sign stands in the message",
+                        "publish our own names, say where they stand in [source.fields], or narrow the topic",
+                    )
+            elif self._is_news(item, content):
+                silent = False
                 yield msgspec.structs.replace(item, row=self._count)
-            elif item.column not in self._told_keys and len(self._told_keys) < _TOLD_KEYS:
-                self._told_keys.add(item.column)  # a key that is not read stands in each message of a monitor
-                yield msgspec.structs.replace(item, row=self._count)
+
+    def _is_news(self, rejection: Rejection, content: dict[str, Any]) -> bool:
+        """A key that is not read stands in each message of a monitor: it is told once."""
+        key = rejection.column
+        if key not in content or key in (*FIELDS, "observed_at", "ages"):
+            return True
+        if key in self._told_keys or len(self._told_keys) >= _TOLD_KEYS:
+            return False
+        self._told_keys.add(key)
+        return True
 
     def _refusal(self, content: dict[str, Any]) -> Rejection | None:
         """Why nothing of this message is taken: it is of another patient, or of nobody knows whom."""
