@@ -13,6 +13,8 @@ _COMMANDS: Final = {
     "infer": ("samd_edge.infer_command", "assess readings from a file or a pipe; no broker, no server"),
     "alarms": ("samd_edge.alarms_command", "what alert policies would have done to recordings"),
     "observe": ("samd_edge.observe_command", "enter consciousness and oxygen, or correct a wrong reading"),
+    "top": ("samd_edge.top_command", "the patient and the agent on one screen"),
+    "report": ("samd_edge.report_command", "a page with plots of the signs, the score, alerts and gaps"),
     "models": ("samd_edge.run_command", "the versions of the model that this device holds"),
     "doctor": ("samd_edge.doctor_command", "check clock, broker, disk, runtime and model"),
 }
