@@ -26,6 +26,7 @@ from samd_data.severity import severity_of
 from samd_edge.top import letters, panels, plain, trends, words
 from samd_edge.top.app import Top
 from samd_edge.top.feed import AgentFeed, FeedError, FileFeed, aged, is_stale
+from samd_edge.top.look import Panel
 from samd_edge.view import AlertView, SignView, SourceView, View
 from samd_protocol.messages import ModelView, News2
 
@@ -558,7 +559,7 @@ def test_an_agent_that_stops_is_said_everywhere() -> None:
             assert row.strip() in rows[4 + number]
         assert not any("Emergency" in row or "goes down" in row for row in rows)
         assert re.search(r"respiration +27 /min +1 min", "\n".join(rows))
-        assert all(panel.greyed for panel in app.query("Panel"))
+        assert all(panel.greyed for panel in app.query(Panel))
         await pilot.press("o")
         await pilot.pause()
         assert not app.query(Input)
