@@ -111,6 +111,11 @@ def test_a_source_with_a_time_of_its_own_stands_alone(tmp_path: Path) -> None:
         open_sources(two, Surroundings())
 
 
+def test_a_source_is_given_once() -> None:
+    with pytest.raises(SourceError, match="given twice"):
+        open_sources([parse("mqtt:monitors/bed-01"), parse("mqtt:monitors/bed-01")], Surroundings())
+
+
 # -- one device, one patient -------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@
 
     [[source]]                        # a source with settings that do not fit into a URL
     url = "mqtt:monitors/bed-01"
-    fields = { heart_rate = "vitals.hr" }
+    fields = { observed_at = "ts", heart_rate = "vitals.hr" }
 
     [alerts]                          # see samd_edge.alerts.Policy, and: samd-edge alarms --help
     min_dwell_s = 600

@@ -108,6 +108,10 @@ class Sources:
 def open_sources(urls: Sequence[SourceURL], around: Surroundings) -> Sources:
     """Open them all, or none. Raises SourceError or DataError; several only where all keep the wall's time:
     a recording that is played faster cannot stand beside live readings."""
+    for number, url in enumerate(urls):
+        if url in urls[:number]:
+            # two clients of one name would throw each other out, and every reading would come twice
+            raise SourceError(f"source {url.text!r}: is given twice; once is enough")
     # Named without its options, which may hold a record number: a name stands in the log.
     opened = [(url.text.partition("?")[0], open_source(url, around=around)) for url in urls]
     if len(opened) == 1:
