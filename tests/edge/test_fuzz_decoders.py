@@ -14,12 +14,12 @@ from samd_edge.sources import SourceError, parse
 from samd_edge.sources.fhir_message import decode
 from samd_edge.sources.listening import ListenerSettings, listen_at
 from samd_protocol.messages import ObservationAdd
-from samd_scripts.fuzzing import control, fhir, monitors, settings
+from samd_scripts.fuzzing import control, fhir, hl7v2, monitors, settings
 from samd_scripts.fuzzing.bedside import Bedside
 from samd_scripts.fuzzing.strategies import hold
 from samd_scripts.fuzzing.target import Target
 
-EDGE = (*settings.TARGETS, *control.TARGETS, *monitors.TARGETS, *fhir.TARGETS)
+EDGE = (*settings.TARGETS, *control.TARGETS, *monitors.TARGETS, *fhir.TARGETS, *hl7v2.TARGETS)
 
 
 @pytest.mark.parametrize("target", EDGE, ids=lambda target: target.name)
@@ -96,6 +96,17 @@ def test_a_name_that_fhir_does_not_have_is_told_short() -> None:
     decoded = decode(content | {"y" * 5000: 1}, name="fhir:8080", now=datetime(2026, 3, 1, 8, tzinfo=UTC))
     (rejection,) = decoded.rejections
     assert rejection.file == f"fhir:8080 Observation.{'y' * 40}"
+
+
+@pytest.mark.parametrize("order", ["OBR|2||||||", "OBR|2", "OBR"])
+def test_an_order_without_a_time_does_not_borrow_that_of_the_order_before(order: str) -> None:
+    head = r"MSH|^~\&|MONITOR|ICU|SAMD|BED-01|20260301080000+0000||ORU^R01|4711|P|2.6"
+    pulse = "OBX|1|NM|8867-4^^LN||80|/min|||||F"
+    lines = (head, "OBR|1||||||20260301073000+0000", pulse.replace("80", "70"), order, pulse)
+    readings, rejections, code = hl7v2.interpreted("\r".join(lines).encode())
+    assert [(reading.heart_rate, reading.observed_at.minute) for reading in readings] == [(70.0, 30)]
+    assert [rejection.reason for rejection in rejections] == ["there is no time of observation"]
+    assert code == "AA"
 
 
 @pytest.mark.parametrize("year", [1, 1899, 3000, 9999])

@@ -5,6 +5,7 @@ libFuzzer writes; the other engine writes the same lines.
 """
 
 import argparse
+import hashlib
 import importlib.util
 import resource
 import sys
@@ -77,8 +78,34 @@ def _atheris(args: argparse.Namespace) -> None:
         }
         argv = [sys.argv[0], *(f"-{name}={value}" for name, value in options.items())]
         argv += [f"-dict={words}"] if target.words else []
-        atheris.Setup([*argv, str(args.corpus), str(seeds)], target.run)
+        atheris.Setup([*argv, str(args.corpus), str(seeds)], _Watched(target, args.crashes))
         atheris.Fuzz()
+
+
+class _Watched:
+    """Runs a target, and keeps the input that breaks it, under the name that libFuzzer gives it.
+
+    libFuzzer keeps it too, but only in an exit handler of the process, and not every process comes so far."""
+
+    def __init__(self, target: Target, crashes: Path) -> None:
+        self._target = target
+        self._crashes = crashes
+        self._runs = 0
+
+    def __call__(self, data: bytes) -> None:
+        self._runs += 1
+        try:
+            self._target.run(data)
+        except BaseException:
+            _keep(data, self._crashes, self._runs)
+            raise
+
+
+def _keep(data: bytes, crashes: Path, runs: int) -> None:
+    crash = crashes / f"crash-{hashlib.sha1(data, usedforsecurity=False).hexdigest()}"
+    crash.write_bytes(data)
+    sys.stderr.write(f"Test unit written to {crash}\nstat::number_of_executed_units: {runs}\n")
+    sys.stderr.flush()
 
 
 def _escaped(word: str | bytes) -> str:
@@ -108,7 +135,6 @@ def _hypothesis(target: Target, args: argparse.Namespace) -> int:
         runs, last = runs + 1, data
         target.run(data)
 
-    found = 0
     try:
         for data in target.corpus():
             one(data)
@@ -117,15 +143,10 @@ def _hypothesis(target: Target, args: argparse.Namespace) -> int:
             seed(number)(quiet(given(inputs(target))(one)))()
             number += 1
     except Exception:
-        # the smallest input that breaks it is the last one that was tried
-        crash = args.crashes / f"crash-{target.name}-{args.seed}"
-        crash.write_bytes(last)
-        sys.stderr.write(f"Test unit written to {crash}\n")
-        found = 1
+        _keep(last, args.crashes, runs)  # the smallest input that breaks it is the last one that was tried
         raise
-    finally:
-        sys.stderr.write(f"stat::number_of_executed_units: {runs}\n")
-    return found
+    sys.stderr.write(f"stat::number_of_executed_units: {runs}\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -4,19 +4,20 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from samd_data.plausibility import Rejection
-from samd_data.reading import VITALS, Reading
+from samd_data.reading import VITALS
 from samd_edge.sources import fhir_answers, fhir_json
 from samd_edge.sources.codes import field_of
 from samd_edge.sources.fhir_json import JsonError
 from samd_edge.sources.fhir_message import Decoded, MessageRefused, decode
 from samd_scripts.fuzzing.choices import Choices, signs
+from samd_scripts.fuzzing.claims import Claim, all_claimed
 from samd_scripts.fuzzing.json_parts import changed
 from samd_scripts.fuzzing.oracle import attempt, insist, one_line, parsed, sort
 from samd_scripts.fuzzing.target import Target
-from samd_scripts.fuzzing.units import NEAR, in_some_unit, stated
+from samd_scripts.fuzzing.units import in_some_unit, stated
 
 _NOW: Final = datetime(2026, 3, 1, 8, tzinfo=UTC)
 _NAME: Final = "fhir:8080"
@@ -60,17 +61,6 @@ _ODD: Final = (
 )
 
 
-class Claim(NamedTuple):
-    """What one element says by the letter of the standard: values of which sign, at what time, of whom."""
-
-    field: str
-    values: tuple[float | bool | str, ...]
-    at: datetime
-    subject: str
-    code: str
-    corrected: bool
-
-
 def _decoded(body: bytes) -> Decoded | None:
     """As the listener reads a request."""
 
@@ -100,29 +90,10 @@ def check_fhir(body: bytes) -> None:
         return
     readings, _ = sort(found.items())
     claims = list(_claims(parsed(body, unique=True)))
-    subjects: set[str] = set()
     for reading in readings:
         insist(reading.observed_at <= _NOW + timedelta(minutes=1), "a reading from the future", reading)
-        for field in reading.present():
-            subjects |= _claimed(reading, field, claims)
+    subjects = all_claimed(readings, claims)
     insist(len(subjects - {""}) <= 1, "readings of two patients", subjects)
-
-
-def _claimed(reading: Reading, field: str, claims: list[Claim]) -> set[str]:
-    given = getattr(reading, field)
-    of_time = [one for one in claims if (one.field, one.at) == (field, reading.observed_at)]
-    saying = [one for one in of_time if any(_near(given, value) for value in one.values)]
-    insist(saying, f"a {field} out of nowhere", given, of_time)
-    for one in saying:
-        against = [other for other in of_time if other.code == one.code and other not in saying]
-        insist(not against or one.corrected, f"one of two values of {field} was taken", one, against)
-    return {one.subject for one in saying}
-
-
-def _near(given: Any, value: Any) -> bool:
-    if isinstance(given, float) and isinstance(value, float):
-        return abs(given - value) <= NEAR
-    return type(given) is type(value) and given == value
 
 
 def _claims(tree: Any) -> Iterator[Claim]:
@@ -156,7 +127,7 @@ def _claims_of(resource: dict[str, Any]) -> Iterator[Claim]:
         ):
             continue
         for code, field in _fields(element.get("code")):
-            yield Claim(field, tuple(_values(element, field)), at, named, code, corrected)
+            yield Claim(field, tuple(_values(element, field)), at, named, code, corrected=corrected)
 
 
 def _fields(concept: Any) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,7 @@ _MODULES: Final = (
     "control",
     "monitors",
     "fhir",
+    "hl7v2",
 )
 
 

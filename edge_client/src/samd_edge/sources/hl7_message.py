@@ -207,7 +207,10 @@ def _needed(kind: str, fields: list[str], header: Header) -> str:
             if not short and (len(field) > _LONGEST_FIELD or header.num_parts(field) > _MOST_PARTS):
                 field = _TOO_LONG
             kept[number] = field
-    return header.separator.join(kept).rstrip(header.separator)
+    text = header.separator.join(kept).rstrip(header.separator)
+    # one separator stays: the parser takes a segment without any for a text, and this one would be passed
+    # over, an OBR without a time with it, and what follows would be dated by the OBR before
+    return text if header.separator in text else text + header.separator
 
 
 # --- fields of a parsed segment ----------------------------------------------------------------------------
