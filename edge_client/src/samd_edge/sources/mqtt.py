@@ -33,7 +33,7 @@ from typing import Any, Final
 import msgspec
 
 from samd_data.json_keys import repeated_key
-from samd_data.plausibility import Rejection, shown
+from samd_data.plausibility import Rejection, printable, shown
 from samd_data.reading import FIELDS, Reading
 from samd_data.table import read_rows
 from samd_edge.clock import WallClock
@@ -232,7 +232,7 @@ def open_source(url: SourceURL, around: Surroundings) -> MqttSource:
         check_patient(url, settings, mapping)
         return MqttSource(url, broker, settings, mapping, around)
     except (BrokerError, ValueError) as error:
-        raise SourceError(f"source {url.text!r}: {error}") from error
+        raise SourceError(printable(f"source {url.text!r}: {error}")) from error
 
 
 def _decoded(message: Arrived) -> dict[str, Any] | str:

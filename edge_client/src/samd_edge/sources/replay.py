@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from samd_data.errors import DataError
-from samd_data.plausibility import Rejection
+from samd_data.plausibility import Rejection, printable
 from samd_data.reading import Reading, Recording
 from samd_data.table import read_rows
 from samd_edge.clock import ScaledClock, wall_now
@@ -79,27 +79,28 @@ def split(readings: Sequence[Reading], begin: str) -> tuple[int, datetime]:
     ``begin`` is a percentage of the readings, or an ISO time with a zone. Raises SourceError for another
     text, or a time that is not within the recording.
     """
+    told = printable(begin)
     if begin.endswith("%"):
         try:
             share = float(begin[:-1])
         except ValueError:
             share = math.nan
         if not 0 <= share <= 100:
-            raise SourceError(f"from={begin}: a percentage is 0% to 100%, such as from=70%")
+            raise SourceError(f"from={told}: a percentage is 0% to 100%, such as from=70%")
         before = math.ceil(len(readings) * share / 100 - 1e-9)
         return before, readings[min(before, len(readings) - 1)].observed_at
     try:
         moment = datetime.fromisoformat(begin)
     except ValueError:
         raise SourceError(
-            f"from={begin}: write a percentage, as in from=70%, or a time, as in from=2026-01-31T08:00:00Z"
+            f"from={told}: write a percentage, as in from=70%, or a time, as in from=2026-01-31T08:00:00Z"
         ) from None
     if moment.utcoffset() is None:
-        raise SourceError(f"from={begin}: the time has no zone; write it as in 2026-01-31T08:00:00Z")
+        raise SourceError(f"from={told}: the time has no zone; write it as in 2026-01-31T08:00:00Z")
     first, last = readings[0].observed_at, readings[-1].observed_at
     if not first <= moment <= last:
         raise SourceError(
-            f"from={begin}: outside the recording, which lasts from {first.isoformat()} to {last.isoformat()}"
+            f"from={told}: outside the recording, which lasts from {first.isoformat()} to {last.isoformat()}"
         )
     return sum(reading.observed_at < moment for reading in readings), moment
 
