@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from samd_data.plausibility import Rejection, check
 from samd_data.reading import Reading
+from samd_edge.retraction import Retraction, Withdrawn
 from samd_edge.sources import parse
 from samd_edge.sources.hl7v2 import HL7Source, open_source
 from samd_edge.sources.surroundings import Surroundings
@@ -89,7 +90,6 @@ WRONG = [
     (obx("8867-4^^LN", "72\\.sp99999\\", "/min"), "heart_rate", "is no number"),
     (obx("8867-4^^LN", "72^Normal", "", kind="CWE"), "heart_rate", "'CWE' is no number"),
     (obx("8867-4^^LN", "72", "/min", rest="|||||Q"), "heart_rate", "status 'Q'"),
-    (obx("8867-4^^LN", "72", "/min", rest="|||||W"), "heart_rate", "marks the value as"),
     (obx("8867-4^^LN", "72", "/min", rest="||DEMO|||R"), "heart_rate", "demonstration"),
     (obx("8867-4^^LN", "72", "/min", rest="||H~TEST|||R"), "heart_rate", "test data"),
     (obx("80288-4^^LN", "15"), "consciousness", "'NM' is no answer"),
@@ -97,7 +97,7 @@ WRONG = [
     (obx("80288-4^^LN", "LA9340-6^Unresponsive^LN", kind="CWE"), "consciousness", "LA"),
     (obx("3151-8^^LN", "2000", "L/min"), "supplemental_oxygen", "no flow of oxygen"),
     (obx("8867-4^^LN^9279-1^^LN", "72"), "", "two different signs"),
-    (obx("8867-4^^LN", "72", rest="|||||D"), "heart_rate", "withdraws the value"),
+    (obx("8867-4^^LN", "72", rest="|||||D|||20260302"), "observed_at", "is no time"),
     (obx("8867-4^^LN", "72", rest="|||||F|||20260302"), "observed_at", "is no time"),
     (obx("8867-4^^LN", "72", rest="|||||F|||20260230120000+0000"), "observed_at", "is no time"),
     (obx("8867-4^^LN", "72", rest="|||||F|||20260302115900"), "observed_at", "has no offset from UTC"),
@@ -192,6 +192,59 @@ def test_another_sensor_steps_in_and_the_sign_is_not_in_doubt(source: HL7Source)
     assert rejection.reason == "heart_rate: 0 is outside 15 to 300 /min (another value of it was taken)"
 
 
+# --- what is taken back ------------------------------------------------------------------------------------
+
+WITHDRAWS, MARKS = "the sender withdraws the value", "the sender marks the value as wrong"
+CORRECTS = "the sender corrects the value"
+
+
+@pytest.mark.parametrize(
+    ("segment", "expected"),
+    [
+        (obx("8867-4^^LN", "72", "/min", rest="|||||D"), Withdrawn("heart_rate", AT, 72.0, WITHDRAWS)),
+        (obx("8867-4^^LN", "72", "/min", rest="|||||w"), Withdrawn("heart_rate", AT, 72.0, MARKS)),
+        (obx("8867-4^^LN", "", rest="|||||D"), Withdrawn("heart_rate", AT, None, WITHDRAWS)),
+        (obx("8867-4^^LN", '""', rest="|||||D"), Withdrawn("heart_rate", AT, None, WITHDRAWS)),
+        (obx("8867-4^^LN", "GONE", kind="TX", rest="|||||D"), Withdrawn("heart_rate", AT, None, WITHDRAWS)),
+        (obx("8867-4^^LN", "72", "/min", rest="||QUES|||W"), Withdrawn("heart_rate", AT, 72.0, MARKS)),
+        (obx("8480-6^^LN", "16", "kPa", rest="|||||W"), Withdrawn("systolic_bp", AT, 120.009869, MARKS)),
+        (obx("3151-8^^LN", "2", "L/min", rest="|||||W"), Withdrawn("supplemental_oxygen", AT, True, MARKS)),
+        (obx("8867-4^^LN", "", rest="||OFF|||C"), Withdrawn("heart_rate", AT, None, CORRECTS)),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_taken_back(source: HL7Source, segment: str, expected: Withdrawn) -> None:
+    items, answer = source.interpret(oru(segment).encode())
+    assert items[-1] == Retraction(values=(expected,), by=source.name)
+    assert answer is not None
+    assert str(hl7.parse(answer)["MSA.F1"]) == "AA"
+
+
+def test_a_correction_gives_the_right_value_in_the_same_step(source: HL7Source) -> None:
+    corrected = obx("8867-4^^LN", "85", "/min", rest="|||||C")
+    reading = Reading(observed_at=AT, heart_rate=85, spo2=97)
+    items, _ = source.interpret(oru(corrected, SPO2).encode())
+    taken_back = Withdrawn("heart_rate", AT, None, CORRECTS)
+    assert items == [Retraction(values=(taken_back,), by=source.name, instead=(reading,))]
+    old = obx("8867-4^^LN", "80", "/min")
+    assert source.interpret(oru(old, corrected, SPO2).encode())[0] == items, "of two, the correction counts"
+    withdrawn = obx("8867-4^^LN", "80", "/min", rest="|||||D")
+    items, _ = source.interpret(oru(withdrawn, old.replace("80", "85"), SPO2).encode())
+    taken_back = Withdrawn("heart_rate", AT, 80.0, WITHDRAWS)
+    assert items == [Retraction(values=(taken_back,), by=source.name, instead=(reading,))]
+
+
+def test_what_a_message_takes_back_it_does_not_give(source: HL7Source) -> None:
+    given, withdrawn = obx("8867-4^^LN", "80", "/min"), obx("8867-4^^LN", "80", "/min", rest="|||||W")
+    items, _ = source.interpret(oru(given, withdrawn, SPO2).encode())
+    taken_back = Withdrawn("heart_rate", AT, 80.0, MARKS)
+    spo2 = Reading(observed_at=AT, spo2=97)
+    assert items == [Retraction(values=(taken_back,), by=source.name, instead=(spo2,))]
+    ecg = obx("147842^MDC_ECG_HEART_RATE^MDC", "80", "/min")
+    pulse = obx("149530^^MDC", "80", "/min", rest="|||||D")
+    items, _ = source.interpret(oru(ecg, pulse).encode())
+    assert items == [Reading(observed_at=AT, heart_rate=80)], "another method still says so"
+
+
 # --- messages ----------------------------------------------------------------------------------------------
 
 REFUSED = [
@@ -233,7 +286,7 @@ def test_a_message_that_is_refused(
 
 WORDS = (
     r'MSH OBX OBR PID | ^ ~ \ & 8867-4 LN MDC 147842 72 97.5 NM SN ST CWE F X /min -0 1e999 "" 999999999999'
-    r" 20260302115900+0000 20260302115900 80288-4 A ORU R01 P 2.6 8859/1 \F\ \.sp9\ \X é"
+    r" 20260302115900+0000 20260302115900 80288-4 A C D W ORU R01 P 2.6 8859/1 \F\ \.sp9\ \X é"
 )
 PIECES = (*WORDS.split(), "\r", "\n", "\x00")
 MESSAGES = [
@@ -264,7 +317,8 @@ FRAMES = st.one_of(
 @given(frame=FRAMES)
 def test_any_bytes_give_sound_readings_or_reasons(any_source: HL7Source, frame: bytes) -> None:
     items, answer = any_source.interpret(frame)
-    for item in items:
+    given = [one for item in items for one in (item.instead if isinstance(item, Retraction) else (item,))]
+    for item in given:
         if isinstance(item, Reading):
             assert item.present()
             assert item.observed_at <= NOW + timedelta(minutes=1)

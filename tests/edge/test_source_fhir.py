@@ -1,6 +1,7 @@
 """``fhir:PORT``: what FHIR clients that are not ours post, answered once it was taken; strangers kept out."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import gc
 import ipaddress
@@ -9,11 +10,12 @@ import logging
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_edge.sources import SourceError, fhir, fhir_http, open_source
 from samd_edge.sources.surroundings import NO_PATIENT, WRONG_PATIENT, Surroundings
+from samd_edge.store import read_readings
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WORD = "what-this-device-was-told"
@@ -556,3 +559,56 @@ def test_an_agent_assesses_what_is_posted(
     assert httpx.post(f"http://127.0.0.1:{port}/", json=other, trust_env=False).status_code == 409
     assert agent.stop() == 0
     assert "Traceback" not in agent.log
+
+
+def test_an_agent_strikes_what_a_client_takes_back(
+    run_agent: Callable[..., Any], broker: Any, peer: Any, device: str
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def post(value: float, seconds_ago: float, **more: Any) -> int:
+        content = observation(
+            value, effectiveDateTime=(now - timedelta(seconds=seconds_ago)).isoformat(), **more
+        )
+        url = f"http://127.0.0.1:{port}/Observation"
+        return httpx.post(url, json=content, trust_env=False).status_code
+
+    def points() -> dict[str, int]:
+        found = agent.view()
+        return {} if found is None or found["news2"] is None else dict(found["news2"]["points"])
+
+    now = datetime.now(UTC)
+    agent = run_agent(broker.url, source=f"fhir:{port}").ready()
+    assert post(88.5, 600, id="first") == 201
+    assert post(135.5, 60, id="second") == 201
+    assert points() == {"heart_rate": 3}
+    assert post(115.5, 900, id="second", status="corrected") == 201
+    assert points() == {"heart_rate": 0}, "it was measured before the first one"
+    assert post(135.5, 60, id="second") == 201
+    assert points() == {"heart_rate": 0}, "sent again it stays struck"
+    assert post(88.5, 600, id="first", status="entered-in-error") == 201
+    assert points() == {"heart_rate": 2}
+    assert post(115.5, 900, status="entered-in-error") == 201
+    assert points() == {}, "found by its time, and nothing is known any more"
+    assert post(70.5, 30, status="entered-in-error") == 201
+    assert peer.wait(device, "heartbeat", lambda data: data.rejected == 1), "what was never taken is told"
+    assert post(72.5, 20) == 201
+    assert points() == {"heart_rate": 0}
+    assert agent.stop() == 0
+    store = agent.data_dir / "admissions" / "local" / "store.sqlite"
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        kept = database.execute("SELECT field, by, reason FROM corrections ORDER BY id").fetchall()
+        assert database.execute("SELECT COUNT(*) FROM readings").fetchone() == (4,), "nothing is removed"
+    assert kept == [
+        ("heart_rate", f"fhir:{port}", reason)
+        for reason in (
+            "the sender corrects it",
+            "the sender marks it as entered in error",
+            "the sender marks it as entered in error",
+        )
+    ]
+    assert [one.heart_rate for one in read_readings(store)] == [None, None, None, 72.5]
+    for value in ("88.5", "135.5", "115.5", "70.5"):
+        assert value not in agent.log

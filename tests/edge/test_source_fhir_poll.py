@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
+from samd_edge.retraction import Retraction, Withdrawn
 from samd_edge.sources import SourceError, fhir_client, fhir_cursor, fhir_poll, open_source
 from samd_edge.sources.codes import field_of
 from samd_edge.sources.fhir_client import FhirClient
@@ -233,10 +234,14 @@ def test_a_new_version_is_read_and_an_old_one_never_twice() -> None:
         server.put("o", "8867-4", 80, changed=NOON)
         async with polling(server) as here:
             assert values(here.items) == [{"heart_rate": 80.0}]
+            at = here.items[0].observed_at
             server.put("o", "8867-4", 90, changed=NOON, status="corrected")
-            assert values(await here.poll()) == [{"heart_rate": 90.0}]
+            right = Reading(observed_at=at, heart_rate=90)
+            wrong = Withdrawn("heart_rate", at, 80.0, "the sender corrects it")
+            assert await here.poll() == [Retraction(values=(wrong,), by="fhir+poll:here", instead=(right,))]
             server.put("o", "8867-4", 90, changed=NOON, status="entered-in-error")
-            assert "entered-in-error" in told(await here.poll())[0]
+            wrong = Withdrawn("heart_rate", at, 90.0, "the sender marks it as entered in error")
+            assert await here.poll() == [Retraction(values=(wrong,), by="fhir+poll:here")]
             assert await here.poll() == []
 
     run(test)

@@ -31,6 +31,7 @@ from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_edge.sources import SourceError, hl7v2, open_source, parse
 from samd_edge.sources.surroundings import PatientGuard, Surroundings
+from samd_edge.store import read_readings
 
 # python-hl7 makes the acknowledgements, and takes the time for them from what Python 3.12 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
@@ -430,6 +431,60 @@ def test_an_agent_keeps_what_it_acknowledged_and_stays_with_its_patient(
         assert database.execute("SELECT count(*) FROM readings").fetchone() == (3,)
     assert "10006" not in agent.log
     assert "20002" not in agent.log
+
+
+def test_an_agent_strikes_what_a_sender_takes_back(
+    run_agent: Callable[..., Any], broker: Any, peer: Any, device: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    def send(minutes: int, *segments: str) -> str:
+        observed = f"{now - timedelta(minutes=minutes):%Y%m%d%H%M%S}+0000"
+        with MLLPClient("127.0.0.1", port) as client:
+            answer = answer_of(client.send_message(oru(*segments, observed=observed).encode()))
+        return f"{answer['MSA.F1']} {answer['MSA.F3']}".strip()
+
+    def pressure(value: str, status: str) -> str:
+        return f"OBX|3|NM|8480-6^^LN||{value}|mm[Hg]|||||{status}"
+
+    def points() -> dict[str, int]:
+        found = agent.view()
+        return {} if found is None or found["news2"] is None else dict(found["news2"]["points"])
+
+    now = datetime.now(UTC)
+    agent = run_agent(broker.url, source=f"hl7:{port}").ready()
+    assert send(9, HEART_RATE, SPO2, pressure("121.5", "F")) == "AA"
+    rapid = HEART_RATE.replace("|80|", "|118|")
+    assert send(2, rapid, pressure("61.5", "F")) == "AA"
+    raised = peer.wait(device, "alert").data
+    assert (raised.state, raised.news2_low) == ("raised", 5)
+    assert send(2, pressure("61.5", "W")) == "AA", "marked as wrong"
+    cleared = peer.wait(device, "alert", lambda data: data.state == "cleared").data
+    assert (cleared.alert_id, cleared.news2_low) == (raised.alert_id, 2)
+    assert points() == {"heart_rate": 2, "spo2": 0, "systolic_bp": 0}, "the pressure before it counts again"
+    assert send(2, rapid, pressure("61.5", "F")) == "AA"
+    assert send(2, pressure("61.5", "W")) == "AA"
+    assert points() == {"heart_rate": 2, "spo2": 0, "systolic_bp": 0}, "sent again it stays struck"
+    assert send(2, rapid.replace("|118|", "|88.5|")[:-1] + "C") == "AA", "corrected"
+    assert points() == {"heart_rate": 0, "spo2": 0, "systolic_bp": 0}
+    assert send(7, pressure("61.5", "D")) == "AA", "nothing was taken then"
+    assert peer.wait(device, "heartbeat", lambda data: data.rejected == 1), "and it is told"
+    assert f"hl7:{port}: what it took back, or corrected, was never taken" in agent.log
+    assert agent.stop() == 0
+    store = agent.data_dir / "admissions" / "local" / "store.sqlite"
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        kept = database.execute("SELECT field, by, reason FROM corrections ORDER BY id").fetchall()
+        assert database.execute("SELECT COUNT(*) FROM readings").fetchone() == (3,), "nothing is removed"
+    by = f"hl7:{port}"
+    assert kept == [
+        ("systolic_bp", by, "the sender marks the value as wrong"),
+        ("heart_rate", by, "the sender corrects the value"),
+    ]
+    assert [one.systolic_bp for one in read_readings(store)] == [121.5, None, None]
+    assert [one.heart_rate for one in read_readings(store)] == [80.0, None, 88.5]
+    for value in ("61.5", "88.5", "121.5", "10006"):
+        assert value not in agent.log
 
 
 # --- what is no message -----------------------------------------------------------------------------------

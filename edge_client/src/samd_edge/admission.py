@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,12 +21,14 @@ from samd_data.plausibility import Rejection
 from samd_data.reading import FIELDS, Reading, without
 from samd_edge import alerts
 from samd_edge.alerts import AlertState, Policy, Seen
+from samd_edge.anew import take_again
 from samd_edge.artefacts import ArtefactPolicy, Flag
 from samd_edge.assessment import Assessor, Judgement, Model, to_message
 from samd_edge.clock import Clock
 from samd_edge.database import StoreError
 from samd_edge.outbox import ALERT, ASSESSMENT, Entry, Outbox
 from samd_edge.readings import measured_at
+from samd_edge.retraction import BY_HAND, Retraction
 from samd_edge.store import NO_FLAGS, AdmissionStore, Stored, erase
 from samd_edge.trends import Trends
 from samd_protocol import envelope, topics
@@ -100,7 +102,7 @@ class Admission:
             monitoring_interval_s=record.monitoring_interval_s,
             artefacts=artefacts,
         )
-        self.alert = AlertState()
+        self.alert = self._stored_alert = AlertState()
         self.latest: Judgement | None = None
         self.trends = Trends()
         self.disagreements = 0
@@ -129,6 +131,7 @@ class Admission:
             self._rows = [0, 0]
         state = self.store.setting("alert")
         self.alert = AlertState() if state is None else msgspec.convert(state, AlertState)
+        self._stored_alert = self.alert
         self._take_recent()
         self._hand_over_rest()
 
@@ -210,12 +213,69 @@ class Admission:
         self.store.strike(
             wrong.row, field=field, by=by, reason=reason, corrected_at=corrected_at, instead=instead
         )
-        self._take_recent()
-        # points that an alert holds for a missing input must not be those of a value that was wrong
-        held = {name: points for name, points in self.alert.points.items() if name != field}
-        self.alert = msgspec.structs.replace(self.alert, points=held)
+        self._judge_again([(field, measured_at(wrong.reading, field))])
+        if instead is not None:
+            self.trends.take(instead)
         self._settle(self.assessor.assess(self._clock.now()), None)
         return True
+
+    def retract(self, retraction: Retraction) -> list[Rejection]:
+        """Strike what a source takes back, take what it says instead, and judge anew, all in one step.
+
+        Returns what could not be done, for people to see.
+        """
+        struck, refused = self._take_back(retraction)
+        kept = [(reading, self.store.as_corrected(reading)) for reading in retraction.instead]
+        taken = [(reading, self._absorb(left)) for reading, left in kept if left is not None]
+        at = max([self._clock.now(), *(reading.observed_at for reading, _ in taken)])
+        for reading, flags in taken:
+            self._settle(self.assessor.assess(at), reading, flags)
+        if struck and not taken:
+            self._settle(self.assessor.assess(at), None)
+        given = {(one.observed_at, field) for _, one in kept if one is not None for field in one.present()}
+        for one in retraction.values:
+            if retraction.spared(one) is not None and (one.measured_at, one.field) not in given:
+                reason = f"{one.field}: {one.reason}, but the value that it gives instead was struck before"
+                refused.append(Rejection(retraction.by, 0, "", "", reason, BY_HAND))
+        return refused
+
+    def _take_back(self, retraction: Retraction) -> tuple[bool, list[Rejection]]:
+        """Whether anything was struck now, and what cannot be found."""
+        try:
+            struck, unknown = self.store.take_back(retraction, corrected_at=self._wall())
+            if struck:
+                log.info("%s took back %d values that were taken", retraction.by, len(struck))
+                self._judge_again([(one.field, one.measured_at) for one in struck])
+        except sqlite3.Error as error:
+            # As in _settle, the patient comes first: until the next start it is at least not scored.
+            self.failures += 1
+            self._recover(error)
+            self._let_go([(one.field, one.measured_at) for one in retraction.values])
+            self.assessor.forget_fields({one.field for one in retraction.values})
+            return True, []
+        reasons = [f"{one.field}: {one.reason}, but no such value was taken" for one in unknown]
+        return bool(struck), [Rejection(retraction.by, 0, "", "", reason, BY_HAND) for reason in reasons]
+
+    def _judge_again(self, struck: Sequence[tuple[str, datetime]]) -> None:
+        """What is known of some fields without the values that were struck, each measured at its time."""
+        self._let_go(struck)
+        wrong: dict[str, datetime] = {}
+        for field, at in struck:
+            self.trends.strike(field, at)
+            if self._is_newest(field, at) or field in self.assessor.flags:
+                wrong[field] = min(at, wrong.get(field, at))
+        take_again(self.assessor, self.store, wrong, self._clock.now())
+
+    def _let_go(self, struck: Sequence[tuple[str, datetime]]) -> None:
+        """The points that an alert holds for a missing input must not be those of a value that was wrong."""
+        wrong = {field for field, at in struck if self._is_newest(field, at)}
+        held = {name: points for name, points in self.alert.points.items() if name not in wrong}
+        self.alert = msgspec.structs.replace(self.alert, points=held)
+
+    def _is_newest(self, field: str, at: datetime) -> bool:
+        """Whether nothing newer than a value of this time is known of a field."""
+        held = self.assessor.latest(field)
+        return held is None or held[0] <= at
 
     def age(self) -> bool:
         """Judge again without a reading; stored and sent only if time has changed picture or alert."""
@@ -309,7 +369,7 @@ class Admission:
         if message is not None:
             alert_sealed = self._sealer.seal(message)
             alert = Stored(0, alert_sealed.id, envelope.encode(alert_sealed))
-        changed = state != self.alert
+        changed = state != self._stored_alert
         self.alert = state
         try:
             rows = self.store.add(
@@ -328,6 +388,7 @@ class Admission:
             self._recover(error)
             self.alert = state
             return
+        self._stored_alert = state
         self._rows = [rows[0], self._rows[1] if rows[1] is None else rows[1]]
         self._waiting += self._entries(Stored(0, sealed.id, body), alert, sealed.expires_at)
         self._flush_soon(at_once=alert is not None)

@@ -125,6 +125,11 @@ class Screen:
                 found[field] = flag
         return found
 
+    def forget(self, field: str) -> None:
+        """Begin anew with a sign: its last value was wrong, and the next one is no jump from it."""
+        if field in self._tracks:
+            self._tracks[field] = _Track()
+
     def _look(self, field: str, value: float, at: datetime) -> Flag | None:
         track = self._tracks[field]
         if track.at is not None and track.value is not None:

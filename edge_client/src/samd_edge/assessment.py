@@ -8,7 +8,7 @@ Values that no body makes (``artefacts``) are flagged and not scored. What a per
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, cast
@@ -197,6 +197,15 @@ class Assessor:
         self._screen = Screen(self._artefacts)
         self._flags: dict[str, Flag] = {}
         self._newest: datetime | None = None
+
+    def forget_fields(self, fields: Collection[str]) -> None:
+        """Begin anew with some fields: what was known of them was wrong, or is taken over again."""
+        for field in fields:
+            self._carrier.withdraw(field, datetime.min.replace(tzinfo=UTC))
+            self._screen.forget(field)
+            self._flags.pop(field, None)
+        held = [found[0] for field in FIELDS if (found := self._carrier.latest(field)) is not None]
+        self._newest = max(held, default=None)
 
     @property
     def flags(self) -> Mapping[str, Flag]:

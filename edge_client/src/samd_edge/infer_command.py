@@ -7,21 +7,24 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Final, TextIO, cast
 
 from samd_data.errors import DataError
 from samd_data.plausibility import Rejection
-from samd_data.reading import Reading
+from samd_data.reading import Reading, without
 from samd_edge.assessment import Assessor, Judgement, Model, ModelRefused, load_model
 from samd_edge.clock import Clock, WallClock
 from samd_edge.infer_out import as_object, as_reject, as_text
 from samd_edge.intake import ahead
+from samd_edge.readings import measured_at
+from samd_edge.retraction import Retraction
 from samd_edge.runtime import RuntimeUnavailable
-from samd_edge.sources import SourceURL, parse
+from samd_edge.sources import Item, SourceURL, parse
 from samd_edge.sources.several import open_sources
 from samd_edge.sources.surroundings import Surroundings
 from samd_protocol import bundle as bundles
@@ -60,6 +63,9 @@ and a RiskAssessment with the model's probabilities in percent where there is a 
 exit codes: 0 done, 2 an input that cannot be used. Rejected values and rows do not end it: they are counted
 on stderr and listed with --rejects.
 """
+
+
+_REMEMBERED: Final = 1000  # values that were taken back, should they be sent again
 
 
 def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -189,11 +195,11 @@ async def _assess_all(
         for past in sources.history():
             run.assessor.take(past)
         async for item in sources:
-            found = run.take(item)
-            if isinstance(item, Reading) and isinstance(found, Judgement):
-                print(write(item, found), flush=True)
-            elif isinstance(found, Rejection) and rejects is not None:
-                print(json.dumps(as_reject(found), ensure_ascii=False), file=rejects, flush=live)
+            for found in run.take(item):
+                if not isinstance(found, Rejection):
+                    print(write(*found), flush=True)
+                elif rejects is not None:
+                    print(json.dumps(as_reject(found), ensure_ascii=False), file=rejects, flush=live)
     finally:
         await sources.aclose()
     print(run.summary(arguments.rejects), file=sys.stderr)
@@ -213,26 +219,69 @@ class Run:
         self._rejected = self._disagreeing = self._failing = 0
         self._flags: dict[str, Rejection] = {}
         self._newest: datetime | None = None
+        self._taken_back = 0
+        self._struck: deque[tuple[str, datetime, float | bool | str]] = deque(maxlen=_REMEMBERED)
 
-    def take(self, item: Reading | Rejection) -> Judgement | Rejection:
-        """One item of a source: judged, or rejected."""
+    def take(self, item: Item) -> Iterator[tuple[Reading, Judgement] | Rejection]:
+        """What follows from one item of a source: judgements, each with its reading, or a rejection."""
+        if isinstance(item, Retraction):
+            yield from self._retract(item)
+            return
         late = ahead(item, self._clock) if self._live and isinstance(item, Reading) else None
         if late is not None or isinstance(item, Rejection):
-            rejection = late or cast("Rejection", item)
-            self._rejected += 1
-            self._flags[rejection.column] = rejection
-            if self._live:
-                self._flag(self._clock.now())
-            return rejection
+            yield self._reject(late or cast("Rejection", item))
+            return
+        reading = self._as_corrected(item)
+        if reading is None:
+            return
         # A row that comes late is taken over, and the patient is judged at the newest time there is.
         self._newest = item.observed_at if self._newest is None else max(self._newest, item.observed_at)
         self._flag(item.observed_at)
-        at = max(self._newest, self._clock.now()) if self._live else self._newest
-        judgement = self.assessor.update(item, at)
+        self.assessor.take(reading)
         self.readings += 1
+        yield item, self._judged()
+
+    def _reject(self, rejection: Rejection) -> Rejection:
+        self._rejected += 1
+        self._flags[rejection.column] = rejection
+        if self._live:
+            self._flag(self._clock.now())
+        return rejection
+
+    def _judged(self) -> Judgement:
+        now = self._clock.now()
+        at = max(self._newest or now, now) if self._live or self._newest is None else self._newest
+        judgement = self.assessor.assess(at)
         self._disagreeing += judgement.disagreement
         self._failing += judgement.model_error is not None
         return judgement
+
+    def _retract(self, retraction: Retraction) -> Iterator[tuple[Reading, Judgement] | Rejection]:
+        """Nothing is stored here, so what was before a value that is taken back is not known any more."""
+        at: datetime | None = None
+        for one in retraction.values:
+            held = self.assessor.latest(one.field)
+            said = None if held is None or held[0] != one.measured_at else cast("float | bool | str", held[1])
+            if said is not None and retraction.wrong(one, said):
+                self.assessor.forget_fields([one.field])
+                self._struck.append((one.field, one.measured_at, said))
+                self._taken_back += 1
+                at = one.measured_at
+        for reading in retraction.instead:
+            yield from self.take(reading)
+        if at is not None and not retraction.instead:
+            yield Reading(observed_at=at), self._judged()
+
+    def _as_corrected(self, reading: Reading) -> Reading | None:
+        """Without what was taken back: it may be sent again. None where nothing is left."""
+        gone = {
+            field
+            for field, at, value in self._struck
+            if measured_at(reading, field) == at and getattr(reading, field) == value
+        }
+        if not gone:
+            return reading
+        return without(reading, gone) if gone < set(reading.present()) else None
 
     def _flag(self, at: datetime) -> None:
         """What is rejected in a file is of the time of the next reading: it has none of its own."""
@@ -249,6 +298,8 @@ class Run:
             parts.append(f"{self._disagreeing} with rule and model two classes or more apart")
         if self._failing:
             parts.append(f"{self._failing} without the model's view")
+        if self._taken_back:
+            parts.append(f"{self._taken_back} values taken back by their source")
         where = f"listed in {rejects}" if rejects else "list them with --rejects FILE"
         parts.append(f"{self._rejected} rejected ({where})" if self._rejected else "none rejected")
         return "; ".join(parts)

@@ -8,10 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from samd_data.plausibility import Rejection, check_time
 from samd_data.reading import Reading
 from samd_edge.admission import Admission
 from samd_edge.clock import Clock
+from samd_edge.retraction import Retraction
 from samd_edge.sources.several import Sources
 
 log = logging.getLogger(__name__)
@@ -19,6 +22,8 @@ log = logging.getLogger(__name__)
 AHEAD_S: Final = 60.0
 """A reading may be this much ahead of the patient's clock: two clocks never agree. Further ahead it is
 refused: it would count as fresh for as long, and everything else would be judged as if it were that late."""
+
+_NOBODY: Final = "a reading came while no patient is admitted: it belongs to nobody"
 
 
 class Intake:
@@ -35,6 +40,8 @@ class Intake:
         async for item in self._source:
             if isinstance(item, Rejection):
                 self.reject(item)
+            elif isinstance(item, Retraction):
+                self.retract(item)
             else:
                 count += self.take(item)
             await asyncio.sleep(0)
@@ -44,7 +51,7 @@ class Intake:
         """One reading; whether it was taken."""
         admission = self._admission()
         if admission is None:
-            self._count("no patient", "a reading came while no patient is admitted: it belongs to nobody")
+            self._count("no patient", _NOBODY)
             return False
         late = ahead(reading, self._source.clock)
         if late is not None:
@@ -52,6 +59,21 @@ class Intake:
             return False
         admission.take(reading)
         return True
+
+    def retract(self, retraction: Retraction) -> None:
+        """What a source takes back, with its readings instead."""
+        admission = self._admission()
+        if admission is None:
+            self._count("no patient", _NOBODY)
+            return
+        late = [(reading, ahead(reading, self._source.clock)) for reading in retraction.instead]
+        timely = tuple(reading for reading, reason in late if reason is None)
+        for rejection in admission.retract(msgspec.structs.replace(retraction, instead=timely)):
+            self._count("taken back", f"{retraction.by}: what it took back, or corrected, was never taken")
+            admission.reject(rejection)
+        for _, reason in late:
+            if reason is not None:
+                self.reject(reason)
 
     def reject(self, rejection: Rejection) -> None:
         """Count by column; the values themselves are vital signs and stay out of the log."""

@@ -6,7 +6,7 @@ without.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -32,16 +32,48 @@ class Kept(NamedTuple):
     observed: bool
 
 
-def insert(connection: sqlite3.Connection, reading: Reading, origin: str) -> tuple[int, bool]:
-    """The row of a reading, and whether it is new: the same reading is not kept twice."""
+class Value(NamedTuple):
+    """One value, by the time when it was measured (microseconds since 1970)."""
+
+    field: str
+    measured_at: int
+    value: float | bool | str
+
+
+class Said(NamedTuple):
+    """A value that a source has said: the row of its reading, and whether it was struck since."""
+
+    row: int
+    value: float | bool | str
+    struck: bool
+
+
+def insert(
+    connection: sqlite3.Connection, reading: Reading, origin: str, struck: Collection[str] = ()
+) -> tuple[int, bool]:
+    """The row of a reading, and whether it is new: the same reading is not kept twice.
+
+    ``struck``: fields whose value was struck from another reading. One that is new is kept without them; of
+    one without any other value nothing is kept.
+    """
     moment, body = micros(reading.observed_at), _encoder.encode(reading)
     found = _row_of(connection, moment, body)
+    if found is None and struck:
+        reading = without(reading, struck)
+        if not reading.present():
+            return 0, False
+        body = _encoder.encode(reading)
+        found = _row_of(connection, moment, body)
     if found is not None:
         return found, False
+    return _insert(connection, moment, origin, body), True
+
+
+def _insert(connection: sqlite3.Connection, observed_at: int, origin: str, body: bytes) -> int:
     row = connection.execute(
-        "INSERT INTO readings (observed_at, origin, body) VALUES (?, ?, ?)", (moment, origin, body)
+        "INSERT INTO readings (observed_at, origin, body) VALUES (?, ?, ?)", (observed_at, origin, body)
     ).lastrowid
-    return row or 0, True
+    return row or 0
 
 
 def insert_flags(connection: sqlite3.Connection, row: int | None, flags: Mapping[str, Flag]) -> None:
@@ -53,17 +85,36 @@ def insert_flags(connection: sqlite3.Connection, row: int | None, flags: Mapping
         )
 
 
-def as_corrected(connection: sqlite3.Connection, reading: Reading) -> Reading | None:
-    """A reading that may have come before, without what was struck from it since; None when all of it was."""
-    row = _row_of(connection, micros(reading.observed_at), _encoder.encode(reading))
-    if row is None:
-        return reading
-    fields = set()
-    for (field,) in connection.execute("SELECT field FROM corrections WHERE reading = ?", (row,)):
-        if field is None:
-            return None
-        fields.add(field)
-    return without(reading, fields) if fields else reading
+def values_of(reading: Reading, fields: Iterable[str]) -> Iterator[Value]:
+    """The values of some fields of a reading, as far as it has them."""
+    for field in fields:
+        value = getattr(reading, field)
+        if value is not None:
+            yield Value(field, micros(measured_at(reading, field)), value)
+
+
+def struck(connection: sqlite3.Connection, row: int | None = None) -> Iterator[Value]:
+    """Each value that was struck, of one reading or of all."""
+    query = "SELECT corrections.field, body FROM corrections JOIN readings ON readings.id = reading"
+    if row is not None:
+        query += " WHERE reading = ?"
+    for field, body in connection.execute(query, () if row is None else (row,)):
+        yield from values_of(_decoder.decode(body), FIELDS if field is None else (field,))
+
+
+def said(connection: sqlite3.Connection, field: str, at: datetime) -> list[Said]:
+    """What sources said of a field at exactly this time, struck or not; never what a person entered."""
+    rows = connection.execute(
+        "SELECT id, body, struck OR EXISTS (SELECT 1 FROM corrections WHERE reading = readings.id AND "
+        "field = ?) FROM readings WHERE observed_at = ? AND origin != 'observation'",
+        (field, micros(at)),
+    )
+    return [
+        Said(row, value.value, bool(gone))
+        for row, body, gone in rows
+        for value in values_of(_decoder.decode(body), (field,))
+        if value.measured_at == micros(at)
+    ]
 
 
 def select(connection: sqlite3.Connection, since: datetime | None, *, screened: bool) -> Iterator[Kept]:
@@ -84,6 +135,17 @@ def select(connection: sqlite3.Connection, since: datetime | None, *, screened: 
         if row in hidden:
             reading = without(reading, hidden[row])
         yield Kept(row, reading, origin == "observation")
+
+
+def flagged(connection: sqlite3.Connection, since: datetime) -> dict[int, set[str]]:
+    """By the row of a reading: its fields that were flagged as artefacts, measured from `since` on."""
+    found: dict[int, set[str]] = {}
+    for row, field in connection.execute(
+        "SELECT reading, field FROM artefacts WHERE reading IS NOT NULL AND observed_at >= ?",
+        (micros(since),),
+    ):
+        found.setdefault(row, set()).add(field)
+    return found
 
 
 def find_value(

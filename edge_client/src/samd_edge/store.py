@@ -21,11 +21,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from samd_data.reading import Reading
+from samd_data.reading import FIELDS, Reading, without
 from samd_edge import readings
 from samd_edge.artefacts import Flag
 from samd_edge.database import StoreError, durable, is_damage, micros, open_database, plain, transaction
 from samd_edge.readings import Kept
+from samd_edge.retraction import Retraction, Withdrawn
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class AdmissionStore:
         self.folder = folder
         self.path = folder / FILE
         self._connection = open_database(self.path, MIGRATIONS)
-        self._corrected = self._num_corrections() > 0
+        self._struck = set(readings.struck(self._connection))
 
     def close(self) -> None:
         """Close the file; its log is written back by SQLite."""
@@ -117,6 +118,7 @@ class AdmissionStore:
         self._connection.close()
         log.error("%s failed (%s); it is opened again", self.path, error)
         self._connection = open_database(self.path, MIGRATIONS)
+        self._struck = set(readings.struck(self._connection))
 
     # -- readings and what was concluded from them --------------------------------------------------------
 
@@ -206,7 +208,42 @@ class AdmissionStore:
             readings.strike(connection, reading, field, by=by, reason=reason, corrected_at=corrected_at)
             if instead is not None:
                 self._observe(connection, instead, by, corrected_at)
-        self._corrected = True
+        self._struck.update(readings.struck(self._connection, reading))
+
+    def take_back(
+        self, retraction: Retraction, *, corrected_at: datetime
+    ) -> tuple[list[Withdrawn], list[Withdrawn]]:
+        """Strike what a source takes back, all in one commit.
+
+        Returns what was struck now, and what no source has ever said at its time. What was struck before is
+        neither: a message may come twice.
+        """
+        found: list[Withdrawn] = []
+        unknown: list[Withdrawn] = []
+        wrong: list[tuple[int, Withdrawn]] = []
+        for value in retraction.values:
+            said = readings.said(self._connection, value.field, value.measured_at)
+            meant = [one for one in said if retraction.wrong(value, one.value)]
+            rows = [(one.row, value) for one in meant if not one.struck]
+            wrong += rows
+            if rows:
+                found.append(value)
+            elif not meant and (value.value is not None or not said):
+                unknown.append(value)
+        if wrong:
+            with durable(self._connection) as connection:
+                for row, value in wrong:
+                    readings.strike(
+                        connection,
+                        row,
+                        value.field,
+                        by=retraction.by,
+                        reason=value.reason,
+                        corrected_at=corrected_at,
+                    )
+        for row, _ in wrong:
+            self._struck.update(readings.struck(self._connection, row))
+        return found, unknown
 
     def find_value(
         self, field: str, at: datetime | None, tolerance: timedelta = timedelta(seconds=1)
@@ -216,11 +253,25 @@ class AdmissionStore:
 
     def as_corrected(self, reading: Reading) -> Reading | None:
         """A reading that comes (again), without what was struck from it; None when all of it was."""
-        return readings.as_corrected(self._connection, reading) if self._corrected else reading
+        gone = self._gone(reading)
+        if not gone:
+            return reading
+        return without(reading, gone) if gone < set(reading.present()) else None
+
+    def _gone(self, reading: Reading) -> set[str]:
+        """The fields of a reading whose value was struck, be it from this reading or from another one with
+        the same value of the same time: a source may send what it said again, grouped in another way."""
+        if not self._struck:
+            return set()
+        return {one.field for one in readings.values_of(reading, FIELDS) if one in self._struck}
 
     def recent(self, since: datetime) -> Iterator[Kept]:
         """The readings from `since` on, in order of time, artefacts too, without what was struck out."""
         return readings.select(self._connection, since, screened=False)
+
+    def flagged(self, since: datetime) -> dict[int, set[str]]:
+        """By the row of a reading: its fields that were flagged as artefacts, from `since` on."""
+        return readings.flagged(self._connection, since)
 
     def latest_at(self) -> datetime | None:
         """When the newest reading was observed."""
@@ -231,9 +282,6 @@ class AdmissionStore:
 
     def num_readings(self) -> int:
         return plain(self._connection, "SELECT COUNT(*) FROM readings WHERE struck = 0")
-
-    def _num_corrections(self) -> int:
-        return plain(self._connection, "SELECT COUNT(*) FROM corrections")
 
     def num_assessments(self) -> int:
         return plain(self._connection, "SELECT COUNT(*) FROM assessments")
@@ -266,12 +314,11 @@ class AdmissionStore:
         for found in self._connection.execute(query, (row,)):
             yield Stored(*found)
 
-    @staticmethod
     def _insert(
-        connection: sqlite3.Connection, reading: Reading, origin: str, flags: Mapping[str, Flag]
+        self, connection: sqlite3.Connection, reading: Reading, origin: str, flags: Mapping[str, Flag]
     ) -> tuple[int, bool]:
         """The row of a reading, and whether it is new; a new one's artefacts are kept with it."""
-        row, new = readings.insert(connection, reading, origin)
+        row, new = readings.insert(connection, reading, origin, self._gone(reading))
         if new and flags:
             readings.insert_flags(connection, row, flags)
         return row, new

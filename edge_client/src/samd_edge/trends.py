@@ -20,6 +20,14 @@ class Trends:
         self._signs: dict[str, deque[tuple[datetime, float]]] = {field: deque() for field in VITALS}
         self._scores: deque[tuple[datetime, int, int, int]] = deque()
 
+    def strike(self, field: str, at: datetime) -> None:
+        """Take a value off its line: it was wrong. The scores stand as they were shown."""
+        line = self._signs.get(field)
+        if line is not None:
+            kept = [point for point in line if point[0] != at]
+            line.clear()
+            line.extend(kept)
+
     def take(self, reading: Reading) -> None:
         """Add what was accepted of a reading."""
         for field, line in self._signs.items():

@@ -18,8 +18,8 @@ group: a function that takes a ``SourceURL`` and the ``Surroundings``, and retur
 
 What a source promises: it asks for its next item only after the one before was taken over, so code behind a
 ``yield`` runs when the reading is committed (an HL7 acknowledgement, a PUBACK). What cannot be used is a
-``Rejection`` with its place, never an exception; an exception ends the source. Heavy libraries are imported
-by its opener, not at import.
+``Rejection`` with its place, never an exception; an exception ends the source. What it said before and now
+takes back is a ``Retraction``. Heavy libraries are imported by its opener, not at import.
 """
 
 import re
@@ -36,6 +36,7 @@ from samd_data.errors import DataError
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_edge.clock import Clock, wall_now
+from samd_edge.retraction import Retraction
 from samd_edge.sources.surroundings import Surroundings
 
 GROUP: Final = "samd_edge.sources"
@@ -43,6 +44,9 @@ GROUP: Final = "samd_edge.sources"
 _KIND: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+Item = Reading | Rejection | Retraction
+"""What comes out of a source."""
 
 SettingsT = TypeVar("SettingsT", bound=msgspec.Struct)
 
@@ -99,8 +103,8 @@ class Source(Protocol):
         """Readings from before the source begins, oldest first: put them into the store before live play."""
         ...
 
-    def __aiter__(self) -> AsyncIterator[Reading | Rejection]:
-        """Readings as they appear, and what could not be read, until the source ends."""
+    def __aiter__(self) -> AsyncIterator[Item]:
+        """Readings as they appear, what could not be read, and what is taken back, until the source ends."""
         ...
 
     async def aclose(self) -> None:

@@ -7,7 +7,7 @@ is answered once the readings were committed:
 status  when
 ======  ==============================================================================================
 200     a Bundle: one answer an entry, with an OperationOutcome for what was refused
-201     an Observation was taken over, also one that says that nothing was measured
+201     an Observation was taken over, also one that says that nothing was measured, or that takes back
 400     no JSON, or no FHIR R4 resource
 401     no valid bearer token, where one is asked for
 408     the content did not come in time
@@ -32,12 +32,13 @@ from typing import Any, Final
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_edge.clock import WallClock
-from samd_edge.sources import SourceError, SourceURL, fhir_json
+from samd_edge.sources import Item, SourceError, SourceURL, fhir_json
 from samd_edge.sources.fhir_answers import batch_response, capabilities, failure, outcome
 from samd_edge.sources.fhir_http import Answer, HttpServer, application
 from samd_edge.sources.fhir_message import Decoded, MessageRefused, as_rejection, decode
 from samd_edge.sources.fhir_observations import load
 from samd_edge.sources.fhir_values import Problem
+from samd_edge.sources.fhir_versions import Versions
 from samd_edge.sources.listening import ListenerSettings, Listening, listen_at
 from samd_edge.sources.surroundings import Surroundings
 from samd_protocol.broker import read_secret
@@ -91,12 +92,13 @@ class FhirListener:
         self._current: Delivery | None = None
         self._closed = False
         self._decoding = asyncio.Lock()
+        self._versions = Versions(of_server=False)
         self._token_missed = False
 
     def history(self) -> Iterator[Reading]:
         return iter(())
 
-    async def __aiter__(self) -> AsyncIterator[Reading | Rejection]:
+    async def __aiter__(self) -> AsyncIterator[Item]:
         if self._server is not None or self._closed:
             raise RuntimeError("a source is iterated over once")
         self._server = HttpServer(application(self, self._token), self._listening, self._sock)
@@ -106,13 +108,15 @@ class FhirListener:
             while (delivery := await self._waiting.get()) is not None:
                 self._current = delivery
                 reason = None
-                for item in delivery.decoded.items():
+                for item in delivery.decoded.items(self._name, self._versions):
                     # Asked for each: the patient may be discharged in the middle of a Bundle.
                     reason = self._guard.refusal(delivery.decoded.patient)
                     if reason is not None:
                         yield self._refusal(reason)
                         break
                     yield item
+                if reason is None:
+                    self._versions.remember(delivery.decoded.versions())
                 delivery.answer(reason)
             if not self._closed:
                 raise SourceError(f"source {self._name!r}: the listener failed; see the log, and start again")

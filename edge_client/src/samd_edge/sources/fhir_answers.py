@@ -5,7 +5,7 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
-from samd_edge.sources.fhir_message import Entry
+from samd_edge.sources.fhir_entries import Entry
 from samd_edge.sources.fhir_values import Problem
 
 

@@ -1,26 +1,25 @@
 """What a FHIR message holds for this device: an Observation, or a Bundle of them, as readings of one patient.
 
 Every Observation of a Bundle stands alone: what is wrong with one takes nothing from the others. Two patients
-in one Bundle are refused as a whole. Values of the same time are one reading; two different values of one
-sign at one time are both refused, unless one of them is marked as the correction of the other.
+in one Bundle are refused as a whole.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from samd_data.plausibility import Rejection, check, clean, remedy, shown
+from samd_data.plausibility import Rejection, shown
 from samd_data.reading import Reading
-from samd_edge.sources.fhir_observations import Measured, Refused, measured
+from samd_edge.retraction import BY_HAND, retraction_of
+from samd_edge.sources import Item
+from samd_edge.sources.fhir_entries import Entry, readings_of
+from samd_edge.sources.fhir_observations import InError, Measured, Refused, measured
 from samd_edge.sources.fhir_patient import Patients, SubjectError
-from samd_edge.sources.fhir_values import Problem, Value
+from samd_edge.sources.fhir_values import Problem
+from samd_edge.sources.fhir_versions import Version, Versions
 
 MAX_ENTRIES: Final = 1000
 BUNDLES: Final = ("batch", "transaction", "collection", "searchset", "message")
-
-_MALFORMED: Final = ("structure", "required", "invalid")
 
 
 class MessageRefused(Exception):  # noqa: N818  (it is an answer, with its reason)
@@ -30,22 +29,6 @@ class MessageRefused(Exception):  # noqa: N818  (it is an answer, with its reaso
         super().__init__(f"{problem.reason}; {problem.remedy}")
         self.status = status
         self.problem = problem
-
-
-@dataclass(slots=True)
-class Entry:
-    """What became of one entry of a Bundle, or of a single Observation. ``taken``: at least one value was."""
-
-    place: str
-    taken: bool = False
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def status(self) -> int:
-        """201: what it says was taken over, which may be that nothing was measured."""
-        if self.taken or all(problem.code == "informational" for problem in self.problems):
-            return 201
-        return 400 if any(problem.code in _MALFORMED for problem in self.problems) else 422
 
 
 class Decoded(NamedTuple):
@@ -59,10 +42,27 @@ class Decoded(NamedTuple):
     rejections: tuple[Rejection, ...]
     entries: tuple[Entry, ...]
 
-    def items(self) -> Iterator[Reading | Rejection]:
-        """The readings, then what could not be used: a flag is newer than what was measured before."""
-        yield from self.readings
+    def items(self, name: str = "", known: Versions | None = None) -> Iterator[Item]:
+        """The readings, and what this message takes back; then what could not be used: a flag is newer than
+        what was measured before.
+
+        ``known``: what was taken before in this channel, whose name is ``name``.
+        """
+        known = Versions(of_server=False) if known is None else known
+        retraction = retraction_of(known.taken_back(self.versions()), name, self.readings)
+        if retraction is None:
+            yield from self.readings
+        else:
+            yield retraction
+        for entry in self.entries:
+            if isinstance(entry.found, InError) and entry.found.at is None and not known.knows(entry.key):
+                reason = "it was entered in error, and neither its id nor its time is known here"
+                yield Rejection(f"{name} {entry.place}".strip(), 0, "", "", reason, BY_HAND)
         yield from self.rejections
+
+    def versions(self) -> list[Version]:
+        """What its Observations say, for those that come after them."""
+        return [entry.version() for entry in self.entries]
 
 
 def decode(content: Any, *, name: str, now: datetime, base: str | None = None) -> Decoded:
@@ -88,9 +88,8 @@ def decode(content: Any, *, name: str, now: datetime, base: str | None = None) -
             ),
         )
     patients = Patients(((url, resource) for _, url, resource in found), base=base)
-    entries = [Entry(place) for place, _, _ in found]
+    entries = [Entry(place, _id_of(resource)) for place, _, resource in found]
     names: dict[str, str] = {}
-    read: list[tuple[Entry, Measured]] = []
     for entry, (place, _, resource) in zip(entries, found, strict=True):
         try:
             patient, values = _one(resource, place, patients, now)
@@ -102,8 +101,8 @@ def decode(content: Any, *, name: str, now: datetime, base: str | None = None) -
         if isinstance(values, Problem):
             entry.problems.append(values)
         else:
-            entry.problems.extend(values.problems)
-            read.append((entry, values))
+            entry.found = values
+            entry.problems.extend(() if isinstance(values, InError) else values.problems)
     if len(names) > 1:
         raise MessageRefused(
             422,
@@ -115,7 +114,7 @@ def decode(content: Any, *, name: str, now: datetime, base: str | None = None) -
                 "send each patient's Observations to their own device",
             ),
         )
-    readings = tuple(_readings(read))
+    readings = tuple(readings_of(entries))
     rejections = tuple(
         as_rejection(problem, name)
         for entry in entries
@@ -175,7 +174,7 @@ class _Unsupported:
 
 def _one(
     resource: Any, place: str, patients: Patients, now: datetime
-) -> tuple[str | None, Measured | Problem]:
+) -> tuple[str | None, Measured | InError | Problem]:
     """The patient of one resource, and what it says or why it is not taken. Raises Refused without both."""
     if isinstance(resource, _Unsupported):
         reason = f"the method {shown(resource.method)} is not known here"
@@ -205,67 +204,6 @@ def _one(
         return patient, refusal.problem
 
 
-class _Given(NamedTuple):
-    entry: Entry
-    value: Value
-    corrected: bool
-
-
-def _readings(read: list[tuple[Entry, Measured]]) -> list[Reading]:
-    """One reading a time, oldest first; entries are told what became of their values."""
-    times: dict[datetime, dict[str, list[_Given]]] = defaultdict(lambda: defaultdict(list))
-    for entry, one in read:
-        for value in one.values:
-            reason = check(value.field, value.value)
-            if reason is None:
-                times[one.at][value.field].append(_Given(entry, value, one.corrected))
-            else:
-                what_to_do = remedy(value.field, value.value)
-                said = (value.field, reason, what_to_do, shown(value.value))
-                entry.problems.append(Problem("value", value.place, *said))
-    readings = []
-    for at in sorted(times):
-        accepted, rejected = clean(_agreed(times[at]))
-        for rejection in rejected:
-            said = (rejection.column, rejection.reason, rejection.remedy, rejection.value)
-            for entry, value, _ in times[at][rejection.column]:
-                entry.problems.append(Problem("value", value.place, *said))
-        for name in accepted:
-            for entry, _, _ in times[at][name]:
-                entry.taken = True
-        if accepted:
-            readings.append(Reading(observed_at=at, **accepted))
-    for entry, _ in read:
-        if not entry.taken and not entry.problems:
-            reason = "another value of the same time counts: by a better method, or of the same cuff"
-            entry.problems.append(
-                Problem("informational", entry.place, "", reason, "leave it so", severity="information")
-            )
-    return readings
-
-
-def _agreed(given: dict[str, list[_Given]]) -> dict[str, float | bool | str]:
-    """Of each sign the one value that counts; those that contradict each other are left out, and told.
-
-    The best method counts (an ECG before a pulse), and what is marked as a correction. A diastolic pressure
-    of another method than the systolic one is left out: the two would be no pair.
-    """
-    chosen: dict[str, _Given] = {}
-    for name in sorted(given, key=lambda name: name == "diastolic_bp"):  # after the systolic one
-        candidates = given[name]
-        if name == "diastolic_bp" and "systolic_bp" in chosen:
-            rank = chosen["systolic_bp"].value.rank
-            candidates = [one for one in candidates if one.value.rank == rank]
-        if not candidates:
-            continue
-        best = min(one.value.rank for one in candidates)
-        of_best = [one for one in candidates if one.value.rank == best]
-        counted = [one for one in of_best if one.corrected] or of_best
-        if all(one.value.value == counted[0].value.value for one in counted):
-            chosen[name] = counted[0]
-            continue
-        reason = "the message has two different values of this sign at one time"
-        what_to_do = "send one of them, or mark the right one as corrected"
-        for one in counted:
-            one.entry.problems.append(Problem("conflict", one.value.place, name, reason, what_to_do))
-    return {name: one.value.value for name, one in chosen.items()}
+def _id_of(resource: Any) -> str | None:
+    own_id = resource.get("id") if isinstance(resource, dict) else None
+    return own_id if isinstance(own_id, str) and own_id else None

@@ -25,6 +25,7 @@ from samd_edge.sources.fhir_values import (
 BLOOD_PRESSURE_PANEL: Final = "85354-9"
 TAKEN: Final = ("registered", "preliminary", "final", "amended", "corrected")
 CORRECTED: Final = ("amended", "corrected")
+IN_ERROR: Final = "entered-in-error"
 
 AHEAD: Final = timedelta(minutes=1)
 """A time so far after the device's is taken: no two clocks agree. A later one would hide what comes next."""
@@ -49,9 +50,19 @@ class Measured(NamedTuple):
     """What one Observation says. ``corrected``: it replaces what was said of the same time before."""
 
     at: datetime
+    fields: tuple[str, ...]
     values: tuple[Value, ...]
     problems: tuple[Problem, ...]
     corrected: bool
+
+
+class InError(NamedTuple):
+    """An Observation that says nothing any more. ``at``: None where it does not tell its time; ``values``:
+    those that can still be read."""
+
+    at: datetime | None
+    fields: tuple[str, ...]
+    values: tuple[Value, ...]
 
 
 def load() -> None:
@@ -59,7 +70,7 @@ def load() -> None:
     import fhir.resources.R4B.observation  # noqa: F401
 
 
-def measured(observation: dict[str, Any], place: str, now: datetime) -> Measured:
+def measured(observation: dict[str, Any], place: str, now: datetime) -> Measured | InError:
     """Read one Observation, an object of JSON that stands at ``place``. Raises Refused."""
     elements = tuple(_elements(observation, place))
     panel = BLOOD_PRESSURE_PANEL in _codes(observation.get("code"), "loinc")
@@ -69,18 +80,18 @@ def measured(observation: dict[str, Any], place: str, now: datetime) -> Measured
     fields = tuple(element.field for element in elements) or ("systolic_bp", "diastolic_bp")
     _check_structure(observation, place, fields[0])
     _check_meaning(observation, place, fields[0])
+    found = [read_value(element) for element in elements]
+    values = tuple(one for one in found if isinstance(one, Value))
+    problems = tuple(one for one in found if isinstance(one, Problem))
+    if observation["status"] == IN_ERROR:
+        try:
+            return InError(_time(observation, place, fields[0], now), fields, values)
+        except Refused:
+            return InError(None, fields, values)
     at = _time(observation, place, fields[0], now)
-    values: list[Value] = []
-    problems: list[Problem] = []
-    for element in elements:
-        found = read_value(element)
-        if isinstance(found, Problem):
-            problems.append(found)
-        elif found is not None:
-            values.append(found)
     if not values and not problems:
-        problems += _nothing(observation, place, fields)
-    return Measured(at, tuple(values), tuple(problems), observation["status"] in CORRECTED)
+        problems = _nothing(observation, place, fields)
+    return Measured(at, fields, values, problems, observation["status"] in CORRECTED)
 
 
 def _elements(observation: dict[str, Any], place: str) -> Iterator[Element]:
@@ -158,15 +169,14 @@ def _check_meaning(observation: dict[str, Any], place: str, field: str) -> None:
                 )
             )
     status = observation.get("status")
-    if status not in TAKEN:
-        wrong = "; if it was taken before, correct it on the device" if status == "entered-in-error" else ""
+    if status not in (*TAKEN, IN_ERROR):
         raise Refused(
             Problem(
-                "business-rule" if status in ("entered-in-error", "cancelled", "unknown") else "value",
+                "business-rule" if status in ("cancelled", "unknown") else "value",
                 f"{place}.status",
                 field,
                 f"its status is {shown(status)}",
-                f"send what was measured as preliminary or final{wrong}",
+                "send what was measured as preliminary or final",
             )
         )
 
@@ -197,11 +207,11 @@ def _time(observation: dict[str, Any], place: str, field: str, now: datetime) ->
     return moment
 
 
-def _nothing(observation: dict[str, Any], place: str, fields: tuple[str, ...]) -> list[Problem]:
+def _nothing(observation: dict[str, Any], place: str, fields: tuple[str, ...]) -> tuple[Problem, ...]:
     """There is no value at all: because of a reason, or because the Observation is incomplete."""
     absent = observation.get("dataAbsentReason")
     if absent is not None:
         reason = reason_text(absent)
-        return [not_measured(field, f"{place}.dataAbsentReason", reason) for field in fields]
+        return tuple(not_measured(field, f"{place}.dataAbsentReason", reason) for field in fields)
     remedy = "give a value, or a dataAbsentReason"
-    return [Problem("required", place, fields[0], "it holds no value", remedy)]
+    return (Problem("required", place, fields[0], "it holds no value", remedy),)

@@ -31,12 +31,13 @@ import msgspec
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_edge.clock import WallClock
-from samd_edge.sources import SourceError, SourceURL
+from samd_edge.sources import Item, SourceError, SourceURL
 from samd_edge.sources.fhir_client import FhirClient, Lasting, SearchFailed
 from samd_edge.sources.fhir_cursor import Cursor, changed_at
 from samd_edge.sources.fhir_message import MessageRefused, decode
 from samd_edge.sources.fhir_observations import load
 from samd_edge.sources.fhir_patient import Patients
+from samd_edge.sources.fhir_versions import Versions
 from samd_edge.sources.surroundings import Surroundings
 from samd_protocol.broker import read_secret
 from samd_protocol.errors import BrokerError
@@ -99,11 +100,12 @@ class FhirPoll:
         self._closing = asyncio.Event()
         self._failures = 0
         self._told: set[str] = set()
+        self._versions = Versions(of_server=True)
 
     def history(self) -> Iterator[Reading]:
         return iter(())
 
-    async def __aiter__(self) -> AsyncIterator[Reading | Rejection]:
+    async def __aiter__(self) -> AsyncIterator[Item]:
         while not self._closing.is_set():
             pause_s = self._every_s
             try:
@@ -125,7 +127,7 @@ class FhirPoll:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), seconds * random.uniform(0.75, 1.0))  # noqa: S311
 
-    async def _poll(self) -> AsyncIterator[Reading | Rejection]:
+    async def _poll(self) -> AsyncIterator[Item]:
         """Everything that changed since the last poll. Raises SearchFailed."""
         parameters = {
             "patient": f"Patient/{self._patient}",
@@ -170,7 +172,7 @@ class FhirPoll:
                 "the answer is long, and its pages or its order lead no further", "begin later (since)"
             )
 
-    async def _decode(self, observations: list[dict[str, Any]]) -> Iterator[Reading | Rejection]:
+    async def _decode(self, observations: list[dict[str, Any]]) -> Iterator[Item]:
         """The readings in some Observations, and what cannot be used; Lasting for another patient's."""
         patients = Patients(base=self._client.base)
         if any(patients.id_of(one) != self._patient for one in observations):
@@ -186,13 +188,14 @@ class FhirPoll:
         except MessageRefused as refusal:
             raise Lasting(refusal.problem.reason, refusal.problem.remedy) from refusal
 
-        def items() -> Iterator[Reading | Rejection]:
-            for item in decoded.items():
+        def items() -> Iterator[Item]:
+            for item in decoded.items(self._name, self._versions):
                 sentence = self._around.patient.refusal(decoded.patient)
                 if sentence is not None:
                     reason, _, remedy = sentence.partition("; ")
                     raise Lasting(reason, remedy)
                 yield item
+            self._versions.remember(decoded.versions())
 
         return items()
 

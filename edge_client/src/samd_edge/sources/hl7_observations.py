@@ -2,7 +2,8 @@
 
 The values of one time are one reading. Where several methods measured one sign at that time, the better one
 counts (an ECG before a pulse, an arterial line before a cuff); two values of the same method that differ are
-both left out, because which one is meant cannot be told.
+both left out, because which one is meant cannot be told. What a message takes back (OBX-11 D and W), or
+replaces (C), is known by its sign and time, and by its value where that is given.
 """
 
 from collections import defaultdict
@@ -13,17 +14,29 @@ from typing import Any, NamedTuple
 
 from samd_data.plausibility import Rejection, clean, shown
 from samd_data.reading import Reading
+from samd_edge.retraction import Withdrawn
 from samd_edge.sources.hl7_message import Place, Problem, kind_of, repetitions_of, text_of
-from samd_edge.sources.hl7_values import Unusable, signs_of, time_of, value_of
+from samd_edge.sources.hl7_values import (
+    CORRECTED,
+    WITHDRAWN,
+    Unusable,
+    signs_of,
+    status_of,
+    time_of,
+    value_of,
+    withdrawn_value_of,
+)
 from samd_edge.sources.local_time import LocalZone
 
 
 class Observed(NamedTuple):
-    """The readings of a message, oldest first, what was left out, and how many OBX were of a known sign."""
+    """The readings of a message, oldest first, what was left out, how many OBX were of a known sign, and what
+    is taken back."""
 
     readings: list[Reading]
     problems: list[Problem]
     num_known: int
+    taken_back: list[Withdrawn]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +46,15 @@ class _Value:
     rank: int
     at: datetime
     place: Place
+    corrected: bool
 
 
 def observed(message: Any, name: str, *, zone: LocalZone | None, now: datetime) -> Observed:
     """Everything in a message that is of a sign. ``name``: of the source. ``zone``: of times without one."""
     values: list[_Value] = []
     problems: list[Problem] = []
+    taken_back: list[Withdrawn] = []
+    gone: set[tuple[str, int, datetime, float | bool | str | None]] = set()
     num_known, sequence, order_time = 0, 0, ""
     for segment in message:
         kind = kind_of(segment)
@@ -57,14 +73,24 @@ def observed(message: Any, name: str, *, zone: LocalZone | None, now: datetime) 
             if any(other != sign for other, _ in signs):
                 raise Unusable(3, "its codes name two different signs", "send one code", column="")
             at = time_of(text_of(segment, 14) or order_time, zone, now)
+            status = status_of(segment)
+            if status in WITHDRAWN:
+                wrong = withdrawn_value_of(segment, sign)
+                taken_back.append(Withdrawn(sign, at, wrong, WITHDRAWN[status]))
+                gone.add((sign, rank, at, wrong))
+                continue
+            if status in CORRECTED:
+                taken_back.append(Withdrawn(sign, at, None, CORRECTED[status]))
             value = value_of(segment, sign)
         except Unusable as why:
             problems.append(_problem(name, Place("OBX", sequence, why.field_number), sign, why, at))
         else:
-            values.append(_Value(sign, value, rank, at, Place("OBX", sequence, 5)))
+            values.append(_Value(sign, value, rank, at, Place("OBX", sequence, 5), status in CORRECTED))
+    values = [value for value in values if (value.sign, value.rank, value.at, value.value) not in gone]
     readings, disputed = _readings(values, name)
     present = {(reading.observed_at, sign) for reading in readings for sign in reading.present()}
-    return Observed(readings, [_eased(problem, present) for problem in (*problems, *disputed)], num_known)
+    told = [_eased(problem, present) for problem in (*problems, *disputed)]
+    return Observed(readings, told, num_known, taken_back)
 
 
 def patients(message: Any) -> list[str | None]:
@@ -126,6 +152,7 @@ def _chosen(values: list[_Value], name: str) -> tuple[dict[str, _Value], list[Pr
         found = [value for value in values if value.sign == sign]
         best = min(value.rank for value in found)
         found = [value for value in found if value.rank == best]
+        found = [value for value in found if value.corrected] or found
         if len({value.value for value in found}) == 1:
             chosen[sign] = found[0]
             continue

@@ -39,7 +39,8 @@ _CODED: Final = ("CE", "CWE", "CNE")
 # OBX-11, HL7 table 0085
 _RESULT: Final = frozenset({"", "F", "C", "P", "R", "A", "B", "S", "V"})  # some monitors leave it out
 _NO_RESULT: Final = frozenset({"X", "I", "N", "O", "U"})  # U: final, the value is not sent again
-_WITHDRAWN: Final = {"D": "the sender withdraws the value", "W": "the sender marks the value as wrong"}
+WITHDRAWN: Final = {"D": "the sender withdraws the value", "W": "the sender marks the value as wrong"}
+CORRECTED: Final = {"C": "the sender corrects the value"}
 
 # OBX-8: the measurement status of ISO/IEEE 11073-10201 and the null flavours, both as IHE PCD sends them;
 # < and > are of HL7 table 0078
@@ -100,11 +101,28 @@ def signs_of(segment: Any) -> list[tuple[str, int]]:
     return found
 
 
+def status_of(segment: Any) -> str:
+    """OBX-11."""
+    return text_of(segment, 11).upper()
+
+
+def withdrawn_value_of(segment: Any, sign: str) -> float | bool | str | None:
+    """Which value a segment takes back, where it says so in a way that can be read."""
+    try:
+        return _measured(segment, sign)
+    except Unusable:
+        return None
+
+
 def value_of(segment: Any, sign: str) -> float | bool | str:
     """The value in the unit of its sign, and plausible. Raises Unusable."""
-    _check_status(text_of(segment, 11).upper())
+    _check_status(status_of(segment))
     for flag, *_ in repetitions_of(segment, 8):
         _check_flag(flag.upper())
+    return _measured(segment, sign)
+
+
+def _measured(segment: Any, sign: str) -> float | bool | str:
     values = repetitions_of(segment, 5)
     if len(values) > 1:
         raise Unusable(5, "there are several values in one observation", "send each in an OBX of its own")
@@ -135,9 +153,6 @@ def _check_status(status: str) -> None:
         return
     if status in _NO_RESULT:
         raise _no_signal(11, f"the sender has no value (status {status})")
-    if status in _WITHDRAWN:
-        remedy = "strike the earlier one out by hand: samd-edge observe --correct"
-        raise Unusable(11, _WITHDRAWN[status], remedy)
     raise Unusable(11, f"the status {shown(status)} is not known", "send F for a result", condition="103")
 
 

@@ -27,7 +27,8 @@ from typing import Any, Final
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_edge.clock import WallClock
-from samd_edge.sources import SourceError, SourceURL
+from samd_edge.retraction import retraction_of
+from samd_edge.sources import Item, SourceError, SourceURL
 from samd_edge.sources.hl7_answer import acknowledgement
 from samd_edge.sources.hl7_message import (
     Header,
@@ -125,7 +126,7 @@ class HL7Source:
     def history(self) -> Iterator[Reading]:
         return iter(())
 
-    async def __aiter__(self) -> AsyncIterator[Reading | Rejection]:
+    async def __aiter__(self) -> AsyncIterator[Item]:
         if self._server is not None:
             raise RuntimeError("a source is iterated over once")
         tls = self._listening.tls
@@ -213,7 +214,7 @@ class HL7Source:
 
     # -- one message --------------------------------------------------------------------------------------
 
-    def interpret(self, frame: bytes) -> tuple[list[Reading | Rejection], bytes | None]:
+    def interpret(self, frame: bytes) -> tuple[list[Item], bytes | None]:
         """What a message holds, and what it is answered once that was taken."""
         header = header_of(frame)
         if header is None:
@@ -229,14 +230,15 @@ class HL7Source:
             problem = Problem(rejection, why.place, why.condition)
             return [rejection], acknowledgement(header, why.code, [problem], now=now)
 
-    def _observations(self, frame: bytes, header: Header) -> tuple[list[Reading | Rejection], bytes | None]:
+    def _observations(self, frame: bytes, header: Header) -> tuple[list[Item], bytes | None]:
         check(header)
         message = message_of(frame, header, self._charset)
         now = self._around.wall()
         found = observed(message, self.name, zone=self._zone, now=now)
         if found.num_known:
             self._check_patient(patients(message))
-        wrong = not found.readings and any(problem.fault for problem in found.problems)
+        taken = found.readings or found.taken_back
+        wrong = not taken and any(problem.fault for problem in found.problems)
         problems = found.problems
         if not found.num_known:
             nothing = Rejection(
@@ -244,7 +246,9 @@ class HL7Source:
             )
             problems = [Problem(nothing, Place("OBX", 1, 3), "0", fault=False)]
         answer = acknowledgement(header, "AE" if wrong else "AA", problems, now=now, message=message)
-        return [*(problem.rejection for problem in found.problems), *found.readings], answer
+        rejections = [problem.rejection for problem in found.problems]
+        retraction = retraction_of(found.taken_back, self.name, found.readings)
+        return [*rejections, *(found.readings if retraction is None else [retraction])], answer
 
     def _check_patient(self, named: list[str | None]) -> None:
         """Raises MessageRefused unless the message is of this device's patient."""

@@ -11,7 +11,8 @@ from itertools import chain
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_edge.clock import Clock, WallClock
-from samd_edge.sources import Source, SourceError, SourceURL, open_source
+from samd_edge.retraction import Retraction
+from samd_edge.sources import Item, Source, SourceError, SourceURL, open_source
 from samd_edge.sources.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -45,14 +46,14 @@ class Sources:
     def history(self) -> Iterator[Reading]:
         return chain.from_iterable(source.history() for source in self._sources)
 
-    async def __aiter__(self) -> AsyncIterator[Reading | Rejection]:
+    async def __aiter__(self) -> AsyncIterator[Item]:
         if len(self._sources) == 1:
             async for item in self._sources[0]:
                 self._count(self.status[0], item)
                 yield item
             self.status[0].ended = True
             return
-        arrived: asyncio.Queue[tuple[Reading | Rejection, asyncio.Event] | None] = asyncio.Queue()
+        arrived: asyncio.Queue[tuple[Item, asyncio.Event] | None] = asyncio.Queue()
         pumps = [
             asyncio.create_task(self._pump(source, status, arrived), name=f"source {status.name}")
             for source, status in zip(self._sources, self.status, strict=True)
@@ -76,7 +77,7 @@ class Sources:
         self,
         source: Source,
         status: SourceStatus,
-        arrived: asyncio.Queue[tuple[Reading | Rejection, asyncio.Event] | None],
+        arrived: asyncio.Queue[tuple[Item, asyncio.Event] | None],
     ) -> None:
         try:
             async for item in source:
@@ -92,11 +93,13 @@ class Sources:
         status.ended = True
         arrived.put_nowait(None)
 
-    def _count(self, status: SourceStatus, item: Reading | Rejection) -> None:
+    def _count(self, status: SourceStatus, item: Item) -> None:
         if isinstance(item, Rejection):
             status.rejected += 1
-        else:
-            status.readings += 1
+            return
+        readings = len(item.instead) if isinstance(item, Retraction) else 1
+        status.readings += readings
+        if readings:
             status.last_at = self._wall()
 
     async def aclose(self) -> None:
