@@ -1,6 +1,6 @@
 """What comes to a device under any input; and, one by one, what fuzzing has found."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,52 @@ from samd_edge.sources import SourceError, parse
 from samd_edge.sources.fhir_message import decode
 from samd_edge.sources.listening import ListenerSettings, listen_at
 from samd_protocol.messages import ObservationAdd
-from samd_scripts.fuzzing import control, fhir, hl7v2, monitors, settings
+from samd_scripts.fuzzing import ble, control, fhir, hl7v2, monitors, options, settings
 from samd_scripts.fuzzing.bedside import Bedside
 from samd_scripts.fuzzing.strategies import hold
-from samd_scripts.fuzzing.target import Target
+from samd_scripts.fuzzing.target import Target, Wrong
 
-EDGE = (*settings.TARGETS, *control.TARGETS, *monitors.TARGETS, *fhir.TARGETS, *hl7v2.TARGETS)
+EDGE = [
+    target
+    for module in (settings, options, control, monitors, hl7v2, fhir, ble)
+    for target in module.TARGETS
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("target", EDGE, ids=lambda target: target.name)
 def test_no_input_breaks_the_decoder(target: Target) -> None:
     hold(target)
+
+
+def unconverted(_field: str, value: float, _unit: str | None) -> float:
+    return value
+
+
+@pytest.mark.parametrize(
+    ("target", "place", "fault"),
+    [
+        ("mqtt-json-written", "samd_edge.sources.json_fields.in_unit", unconverted),
+        ("hl7-written", "samd_edge.sources.hl7_values.in_unit", unconverted),
+        ("fhir-written", "samd_edge.sources.fhir_values.in_unit", unconverted),
+        ("ble-written", "samd_edge.sources.ble_decoders.in_unit", unconverted),
+        ("mqtt-json-written", "samd_edge.sources.json_fields._age", lambda *_: 0.0),
+        ("hl7-written", "samd_edge.sources.hl7_values._check_status", lambda _status: None),
+        ("hl7-written", "samd_edge.sources.hl7_values._AHEAD", timedelta(days=1)),
+        ("fhir-written", "samd_edge.sources.fhir_observations._check_meaning", lambda *_: None),
+        ("ble-written", "samd_edge.sources.ble_decoders._PLX_SENSOR", {}),
+        ("ble-written", "samd_edge.sources.ble_dating.AHEAD", timedelta(days=1)),
+        ("control", "samd_edge.control.printable", str),
+        ("config-written", "samd_edge.config._check_keys", lambda *_: None),
+        ("source-url", "samd_edge.sources.parse_qsl", lambda *_, **__: []),
+    ],
+)
+def test_a_fault_that_is_planted_is_found(
+    target: str, place: str, fault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checks themselves are checked: each of these decoders is broken in one place."""
+    monkeypatch.setattr(place, fault)
+    with pytest.raises(Wrong):
+        hold(next(one for one in EDGE if one.name == target), examples=1000, smallest=False)
 
 
 @pytest.fixture(scope="module")

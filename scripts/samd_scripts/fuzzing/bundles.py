@@ -71,6 +71,7 @@ def check_bundle_written(data: bytes) -> None:
     if written is None:
         insist(not np.isfinite(model.weights).all(), "a model that cannot be written", model.weights)
         return
+    insist(np.isfinite(model.weights).all(), "weights that are no numbers are written", model.weights)
     read = bundles.unpack(written, where=_WHERE)
     insist(read.weights.tobytes() == model.weights.tobytes(), "other weights", model.weights)
     insist(msgspec.structs.replace(read.manifest, hashes={}) == model.manifest, "another manifest", read)

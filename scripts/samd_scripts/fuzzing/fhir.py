@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from samd_data.plausibility import Rejection
@@ -13,9 +14,9 @@ from samd_edge.sources.codes import field_of
 from samd_edge.sources.fhir_json import JsonError
 from samd_edge.sources.fhir_message import Decoded, MessageRefused, decode
 from samd_scripts.fuzzing.choices import Choices, signs
-from samd_scripts.fuzzing.claims import Claim, all_claimed
+from samd_scripts.fuzzing.claims import Claim, all_claimed, all_withdrawn, sorted_out
 from samd_scripts.fuzzing.json_parts import changed
-from samd_scripts.fuzzing.oracle import attempt, insist, one_line, parsed, sort
+from samd_scripts.fuzzing.oracle import attempt, insist, one_line, parsed
 from samd_scripts.fuzzing.target import Target
 from samd_scripts.fuzzing.units import in_some_unit, stated
 
@@ -88,27 +89,29 @@ def check_fhir(body: bytes) -> None:
     found = _decoded(body)
     if found is None:
         return
-    readings, _ = sort(found.items())
-    claims = list(_claims(parsed(body, unique=True)))
+    readings, _, withdrawn = sorted_out(found.items())
+    tree = parsed(body, unique=True)
+    claims = list(_claims(tree))
+    all_withdrawn(withdrawn, list(_claims(tree, whatever_status=True)))
     for reading in readings:
         insist(reading.observed_at <= _NOW + timedelta(minutes=1), "a reading from the future", reading)
-    subjects = all_claimed(readings, claims)
-    insist(len(subjects - {""}) <= 1, "readings of two patients", subjects)
+    all_claimed(readings, claims)
 
 
-def _claims(tree: Any) -> Iterator[Claim]:
+def _claims(tree: Any, *, whatever_status: bool = False) -> Iterator[Claim]:
     entries = [entry.get("resource") for entry in _list(tree, "entry") if isinstance(entry, dict)]
     for resource in (tree, *entries):
         if isinstance(resource, dict) and resource.get("resourceType") == "Observation":
-            yield from _claims_of(resource)
+            yield from _claims_of(resource, whatever_status=whatever_status)
 
 
-def _claims_of(resource: dict[str, Any]) -> Iterator[Claim]:
+def _claims_of(resource: dict[str, Any], *, whatever_status: bool) -> Iterator[Claim]:
     barred = any(resource.get(name) for name in ("modifierExtension", "implicitRules", "focus"))
     period = resource.get("effectivePeriod")
     said = resource.get("effectiveDateTime") or resource.get("effectiveInstant")
     said = said or (period.get("end") if isinstance(period, dict) else None)
-    if barred or resource.get("status") not in _TAKEN or not isinstance(said, str):
+    sound = resource.get("status") in _TAKEN or whatever_status
+    if barred or not sound or not isinstance(said, str):
         return
     try:
         at = datetime.fromisoformat(said).astimezone(UTC)
@@ -118,7 +121,7 @@ def _claims_of(resource: dict[str, Any]) -> Iterator[Claim]:
     reference = str((subject.get("reference") if isinstance(subject, dict) else None) or "")
     known = re.search(r"Patient/([A-Za-z0-9.-]{1,64})", reference)
     named = known[1] if known else reference.strip()
-    corrected = resource["status"] in ("amended", "corrected")
+    corrected = resource.get("status") in ("amended", "corrected")
     for element in (resource, *_list(resource, "component")):
         if (
             not isinstance(element, dict)
@@ -127,7 +130,14 @@ def _claims_of(resource: dict[str, Any]) -> Iterator[Claim]:
         ):
             continue
         for code, field in _fields(element.get("code")):
-            yield Claim(field, tuple(_values(element, field)), at, named, code, corrected=corrected)
+            values = tuple(_values(element, field))
+            yield Claim(field, values, at, named, code, partial(_alone, resource, field), corrected)
+
+
+def _alone(resource: dict[str, Any], field: str) -> bool:
+    """Whether an Observation that stands alone is taken; else it says nothing against another one."""
+    found = _decoded(json.dumps(resource).encode("utf-8", "replace"))
+    return found is not None and any(getattr(one, field) is not None for one in found.readings)
 
 
 def _fields(concept: Any) -> Iterator[tuple[str, str]]:
@@ -193,7 +203,7 @@ def _complete(body: bytes, fields: dict[str, str | bool]) -> None:
     found = _decoded(body)
     insist(found is not None, "a sound message that is refused", body)
     assert found is not None
-    readings, rejections = sort(found.items())
+    readings, rejections, _ = sorted_out(found.items())
     told = {rejection.column for rejection in rejections if isinstance(rejection, Rejection)}
     for field in fields:
         present = readings and getattr(readings[0], field) is not None

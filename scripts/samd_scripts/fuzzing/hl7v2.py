@@ -5,17 +5,19 @@ import atexit
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Final
 
 from samd_data.plausibility import Rejection
 from samd_data.reading import CONSCIOUSNESS, VITALS, Reading
+from samd_edge.retraction import Withdrawn
 from samd_edge.sources import parse
 from samd_edge.sources.codes import field_of
 from samd_edge.sources.hl7v2 import HL7Source, open_source
 from samd_edge.sources.surroundings import PatientGuard, Surroundings
 from samd_scripts.fuzzing.choices import ODD_TEXTS, Choices, signs
-from samd_scripts.fuzzing.claims import Claim, all_claimed
-from samd_scripts.fuzzing.oracle import insist, sort
+from samd_scripts.fuzzing.claims import Claim, all_claimed, all_withdrawn, sorted_out
+from samd_scripts.fuzzing.oracle import insist
 from samd_scripts.fuzzing.target import Target
 from samd_scripts.fuzzing.units import UNITS, in_some_unit, stated
 
@@ -41,6 +43,17 @@ _ODD: Final = (
     "8859/1", "UNICODE UTF-16", "T", "3.0", "MSH", "PID", "OBX", "8867-4^^LN^9279-1^^LN", "[degF]^^UCUM",
     "kPa^^UCUM^mm[Hg]^^UCUM",
 )  # fmt: skip
+_ODD_OF: Final[dict[int, tuple[str, ...]]] = {
+    2: ("SN", "TX", "CWE", "ED", "TS", ""),
+    3: ("8867-4^^LN^9279-1^^LN", "8867-4", "8310-5^^LN", "99999-9^^LN", "MDC_TEMP^^MDC", ""),
+    5: ("97", "97~98", "97^98", "=^97", "<^97", ">97", '""', "", "97&1", "\\X3937\\", "120/80", "Alert", "C"),
+    6: ("[degF]^^UCUM", "kPa", "mm[Hg]", "kPa^^UCUM^mm[Hg]^^UCUM", "Hz", "%", "x", ""),
+    8: ("OFF", "INV", "QUES", "TEST", "<", "N~QUES", "H"),
+    11: ("X", "D", "W", "C", "P", "I", "N", "U", "Z", ""),
+    14: ("20260301075500+0000", "20260301100000+0000", "20260301080000", "20260301080000-0030", '""'),
+}
+"""What may stand in a field of an OBX, and means something else there."""
+
 _TYPES: Final = ("NM", "SN", "ST", "TX", "IS", "ID", "CE", "CWE", "CNE")
 _SOUND: Final = ("", "F", "C", "P", "R", "A", "B", "S", "V")
 _DOUBTFUL: Final = frozenset(
@@ -72,11 +85,15 @@ def _source() -> HL7Source:
 
 def interpreted(frame: bytes) -> tuple[list[Reading], list[Rejection], str | None]:
     """Readings, rejections and the code of the answer, each of them judged."""
+    return _interpreted(frame)[:3]
+
+
+def _interpreted(frame: bytes) -> tuple[list[Reading], list[Rejection], str | None, list[Withdrawn]]:
     source = _source()
     items, answer = source.interpret(frame)
-    readings, rejections = sort(items, source.name)
+    readings, rejections, withdrawn = sorted_out(items, source.name)
     if answer is None:  # no HL7 at all, an acknowledgement, or a sender who wants none (MSH-15, MSH-16)
-        return readings, rejections, None
+        return readings, rejections, None, withdrawn
     insist(b"\x0b" not in answer and b"\x1c" not in answer, "an answer that ends its own frame", answer)
     header, acknowledged, *rest = answer.decode("latin-1").rstrip("\r").split("\r")
     insist(header.startswith("MSH") and acknowledged.startswith("MSA"), "no acknowledgement", answer)
@@ -85,13 +102,13 @@ def interpreted(frame: bytes) -> tuple[list[Reading], list[Rejection], str | Non
     insist(code in ("AA", "AE", "AR", "CA", "CE", "CR"), "a code that HL7 does not have", answer)
     insist(code[1] == "A" or not readings, "readings of a message that is refused", code, readings)
     insist(readings or rejections or code[1] == "A", "refused without a reason", answer)
-    return readings, rejections, code
+    return readings, rejections, code, withdrawn
 
 
 def check_hl7(frame: bytes) -> None:
     """Any bytes: each value that is taken is said by an OBX, at its time, in its unit, of this patient."""
-    readings, _, _ = interpreted(frame)
-    if not readings:
+    readings, _, _, withdrawn = _interpreted(frame)
+    if not readings and not withdrawn:
         return
     first, *others = re.split(r"[\r\n]+", frame.decode("latin-1").strip())
     first = re.sub(r"[\x00-\x1f\x7f]", "", first)
@@ -103,6 +120,7 @@ def check_hl7(frame: bytes) -> None:
     for reading in readings:
         insist(reading.observed_at <= _NOW + timedelta(minutes=1), "a reading from the future", reading)
     all_claimed(readings, list(_claims(text)))
+    all_withdrawn(withdrawn, list(_claims(text, whatever_status=True)))
 
 
 def _named(fields: list[str], component: str, repetition: str) -> set[str]:
@@ -115,7 +133,7 @@ def _named(fields: list[str], component: str, repetition: str) -> set[str]:
     return set()
 
 
-def _claims(text: str) -> Iterator[Claim]:
+def _claims(text: str, *, whatever_status: bool = False) -> Iterator[Claim]:
     separator, component, repetition = text[3], text[4:5], text[5:6]
     order = ""
 
@@ -131,7 +149,8 @@ def _claims(text: str) -> Iterator[Claim]:
             continue
         flags = {_plain(flag.split(component)[0]).upper() for flag in fields[8].split(repetition)}
         at = _at(parts(fields[14])[0] or order)
-        if at is None or parts(fields[11])[0].upper() not in _SOUND or flags & _DOUBTFUL:
+        sound = parts(fields[11])[0].upper() in _SOUND and not flags & _DOUBTFUL
+        if at is None or not (sound or whatever_status):
             continue
         if parts(fields[2])[0].upper() not in _TYPES or repetition in fields[5]:
             continue
@@ -140,8 +159,9 @@ def _claims(text: str) -> Iterator[Claim]:
         named = _fields(codes + [""] * 6)
         if len(named) == 1:
             (field,) = named
-            sure = field not in UNITS or unit[0] in UNITS[field]
-            yield Claim(field, tuple(_values(field, value, unit[0])), at, "", codes[0], sure)
+            values = tuple(_values(field, value, unit[0]))
+            known = field not in UNITS or unit[0] in UNITS[field]
+            yield Claim(field, values, at, "", codes[0], partial(bool, known))
 
 
 def _bounded(field: str, *separators: str) -> str:
@@ -217,6 +237,12 @@ def check_hl7_written(data: bytes) -> None:
     number = choices.below(len(lines))
     parts = lines[number].split("|")
     at = choices.below(len(parts) + 2)
+    if parts[0] == "OBX" and choices.flag():
+        at = choices.pick(list(_ODD_OF))
+        parts[at] = choices.pick(_ODD_OF[at])
+        lines[number] = "|".join(parts)
+        check_hl7("\r".join(lines).encode())
+        return
     match choices.below(8):
         case 0:
             lines.pop(number)

@@ -23,7 +23,7 @@ PATIENT: Final = "7"
 _NAME: Final = "mqtt:monitors/bed-01"
 _AVPU: Final = {"Alert": "A", "Confused": "C", "Voice": "V", "Pain": "P", "None": "U"}
 _OXYGEN: Final = {"room air": False, "mask": True}
-_MAPPING: Final[dict[str, Any]] = {
+MAPPING: Final[dict[str, Any]] = {
     "observed_at": "ts",
     "patient": "patient.id",
     "heart_rate": {"path": "vitals.hr", "unit_path": "vitals.hr_unit"},
@@ -75,7 +75,7 @@ def items(table: dict[str, Any], payload: bytes) -> tuple[list[Reading], list[Re
 
 def check_mapped(payload: bytes) -> None:
     """Any bytes, with a mapping: each value is the one that stands at its place, in the unit named there."""
-    readings, rejections = items({"fields": _MAPPING}, payload)
+    readings, rejections = items({"fields": MAPPING}, payload)
     try:
         tree = parsed(payload, unique=True)
     except ValueError:
@@ -93,7 +93,7 @@ def check_mapped_written(data: bytes) -> None:
         return
     payload = json.dumps(tree).encode()
     check_mapped(payload)
-    readings, _ = items({"fields": _MAPPING}, payload)
+    readings, _ = items({"fields": MAPPING}, payload)
     for field in ("respiratory_rate", "spo2", "consciousness", "supplemental_oxygen"):
         if _at(tree, _PLACES[field]) is not None:  # what is converted may end up just beyond its range
             insist(readings and getattr(readings[0], field) is not None, f"{field} is gone", tree)
@@ -146,13 +146,19 @@ def _compare(tree: Any, readings: list[Reading], rejections: list[Rejection]) ->
         else:
             known: dict[str, Any] = _AVPU if field == "consciousness" else _OXYGEN
             insist(known.get(written) == given, f"another {field}", written, given)
-    for field, age in readings[0].ages.items() if readings else ():
-        if field == "respiratory_rate":
-            same(age, _at(tree, ("vitals", "rr_age")), "rr_age")
-        else:
-            insist(field == "temperature", "an age out of nowhere", field)
-            taken = readings[0].observed_at - timedelta(seconds=age)
-            same(taken.isoformat(), _at(tree, ("temp", "ts")), "temp.ts")
+    if readings:
+        _ages(tree, readings[0])
+
+
+def _ages(tree: Any, reading: Reading) -> None:
+    """How old a value is stands beside it; one of unknown age is not taken."""
+    insist(reading.ages.keys() <= {"respiratory_rate", "temperature"}, "an age out of nowhere", reading)
+    if reading.respiratory_rate is not None:
+        same(reading.ages.get("respiratory_rate", 0.0), _at(tree, ("vitals", "rr_age")), "rr_age")
+    if reading.temperature is not None:
+        measured = datetime.fromisoformat(str(_at(tree, ("temp", "ts"))).strip())
+        age = max(0.0, (reading.observed_at - measured).total_seconds())
+        insist(abs(age - reading.ages.get("temperature", 0.0)) < 1e-5, "another age of temperature", tree)
 
 
 def _at(tree: Any, place: tuple[str | int, ...]) -> Any:

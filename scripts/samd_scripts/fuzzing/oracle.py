@@ -193,7 +193,7 @@ def same(found: Any, given: Any, place: str = "") -> None:
 def _same_moment(found: Any, given: Any) -> bool:
     """Whether both texts are the same time, to the microsecond that a time is kept to."""
     try:
-        one, other = datetime.fromisoformat(found), datetime.fromisoformat(given)
+        one, other = datetime.fromisoformat(found.upper()), datetime.fromisoformat(given.upper())
         return abs(one - other) <= timedelta(microseconds=1)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return False

@@ -73,6 +73,7 @@ def check_config(data: bytes) -> None:
     given = tomllib.loads(data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n"))
     same(msgspec.to_builtins(found), given)
     unknown = given.keys() - set(config.Settings.__struct_fields__)
+    unknown |= given.get("broker", {}).keys() - set(Broker.__struct_fields__)
     insist(not unknown, "a setting that is passed over", unknown)
     insist(len(found.sources) >= 1, "no source", found)
 

@@ -1,6 +1,6 @@
 """The inputs of a target as hypothesis draws them."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from samd_scripts.fuzzing.target import Target
@@ -11,7 +11,8 @@ Edit = tuple[int, int, bytes]  # where (in 10,000ths of the length), how many by
 def inputs(target: Target) -> st.SearchStrategy[bytes]:
     """Any bytes; and what is valid, with a few places changed."""
     if target.choices:
-        return st.binary(max_size=200)
+        # few bytes make a simple case, and many of them one that is changed in its last choices
+        return st.binary(max_size=40) | st.binary(min_size=100, max_size=200)
     words = [word if isinstance(word, bytes) else word.encode() for word in target.words] or [b""]
     piece = st.binary(max_size=6) | st.sampled_from(words)
     edit: st.SearchStrategy[Edit] = st.tuples(st.integers(0, 9_999), st.integers(0, 12), piece)
@@ -20,8 +21,10 @@ def inputs(target: Target) -> st.SearchStrategy[bytes]:
     return changed | st.binary(max_size=400)
 
 
-def hold(target: Target, *, examples: int = 300) -> None:
-    """Raises for the smallest input that breaks the target: the kept ones, then the same ones each time."""
+def hold(target: Target, *, examples: int = 300, smallest: bool = True) -> None:
+    """Raises for an input that breaks the target, the ``smallest`` such.
+
+    The kept ones are tried, then ``examples`` that are the same each time."""
     for data in target.corpus():
         target.run(data)
 
@@ -30,6 +33,8 @@ def hold(target: Target, *, examples: int = 300) -> None:
         deadline=None,
         derandomize=True,
         database=None,
+        phases=(Phase.generate, Phase.shrink) if smallest else (Phase.generate,),
+        report_multiple_bugs=False,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(inputs(target))

@@ -21,14 +21,17 @@ MOST_SECONDS: Final = 2.0
 
 _MODULES: Final = (
     "tables",
+    "json_lines",
     "wire",
     "training",
     "bundles",
     "settings",
+    "options",
     "control",
     "monitors",
     "fhir",
     "hl7v2",
+    "ble",
 )
 
 
