@@ -72,7 +72,7 @@ def test_every_reading_with_the_value_is_struck_and_kept(store: AdmissionStore) 
     assert store.take_back(retraction(wrong), corrected_at=at(6)) == ([], []), "a message that comes twice"
     with sqlite3.connect(f"{store.path.absolute().as_uri()}?mode=ro", uri=True) as connection:
         kept = connection.execute("SELECT reading, field, by, reason FROM corrections ORDER BY id").fetchall()
-        assert kept == [(row, "heart_rate", "hl7:2575", WHY) for row in (1, 2)]
+        assert kept == [(2, "heart_rate", "hl7:2575", WHY)], "it is one value"
         assert connection.execute("SELECT COUNT(*) FROM readings").fetchone() == (3,)
     connection.close()
 
@@ -111,7 +111,7 @@ def test_a_value_that_was_struck_stays_struck_however_it_is_sent_again(tmp_path:
         assert store.as_corrected(reading(1, heart_rate=81.0)) == reading(1, heart_rate=81.0)
         assert store.as_corrected(reading(2, heart_rate=80.0)) == reading(2, heart_rate=80.0)
         assert {one.heart_rate for one in read_readings(store.path)} == {None}
-        assert store.num_readings() == 2
+        assert store.num_readings() == 3
         store.close()
         store = AdmissionStore(tmp_path / "admission")
     store.close()
@@ -267,6 +267,58 @@ def test_a_store_that_fails_leaves_nothing_wrong_scored(bed: Bed, monkeypatch: p
     bed.take_back(("consciousness", 30, "V"))
     assert bed.judged.snapshot.consciousness is None
     assert bed.admission.failures == 1
+
+
+# -- by a person, the same measurement in several readings --------------------------------------------------
+
+
+def correct(bed: Bed, name: str, seconds_ago: float | None, value: float | None = None) -> bool:
+    moment = None if seconds_ago is None else bed.now - timedelta(seconds=seconds_ago)
+    second = timedelta(seconds=1)
+    return bed.admission.correct(
+        name, moment, value, by="N. Kim", reason="cuff slipped", corrected_at=bed.now, tolerance=second
+    )
+
+
+def test_a_value_that_stands_in_two_readings_is_struck_in_both(bed: Bed) -> None:
+    bed.give(30, heart_rate=135.0)
+    bed.give(30, heart_rate=135.0, respiratory_rate=18.0)
+    assert correct(bed, "heart_rate", None)
+    assert (bed.judged.snapshot.heart_rate, bed.judged.snapshot.respiratory_rate) == (80.0, 18.0)
+    assert [one.heart_rate for one in read_readings(bed.admission.store.path)] == [80.0, None, None]
+    bed.give(30, heart_rate=135.0, spo2=96.0)
+    assert (bed.judged.snapshot.heart_rate, bed.judged.snapshot.spo2) == (80.0, 96.0)
+    assert correct(bed, "heart_rate", None)
+    assert bed.judged.snapshot.heart_rate is None, "the next one is the one before"
+    assert not correct(bed, "heart_rate", None)
+
+
+def test_a_wrong_pressure_does_not_come_back_with_the_next_message_that_repeats_it(bed: Bed) -> None:
+    def repeat(seconds_ago: float, measured_ago: float) -> None:
+        age = float(round(measured_ago - seconds_ago))
+        bed.give(seconds_ago, heart_rate=81.0, systolic_bp=88.0, ages={"systolic_bp": age})
+
+    for seconds_ago in (20.0, 19.2, 18.4, 17.6):
+        repeat(seconds_ago, 40)
+    assert bed.judged.news2.points["systolic_bp"] == 3
+    assert correct(bed, "systolic_bp", None)
+    assert bed.judged.snapshot.systolic_bp == 120.0
+    for seconds_ago in (16.8, 16.0):
+        repeat(seconds_ago, 40)
+    assert bed.judged.snapshot.systolic_bp == 120.0
+    assert {one.systolic_bp for one in read_readings(bed.admission.store.path)} == {120.0, None}
+    repeat(5, 10)
+    assert bed.judged.snapshot.systolic_bp == 88.0, "the same number measured anew is another value"
+
+
+def test_a_person_may_correct_a_correction_back(bed: Bed) -> None:
+    assert correct(bed, "heart_rate", None, 85.0)
+    assert bed.judged.snapshot.heart_rate == 85.0
+    assert correct(bed, "heart_rate", None, 80.0)
+    assert bed.judged.snapshot.heart_rate == 80.0
+    bed.give(30, spo2=95.0)
+    kept = [one.heart_rate for one in read_readings(bed.admission.store.path)]
+    assert kept == [None, None, 80.0, None]
 
 
 # -- in infer ----------------------------------------------------------------------------------------------

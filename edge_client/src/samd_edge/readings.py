@@ -5,8 +5,9 @@ that was flagged as an artefact stay in the file; who reads the readings for jud
 without.
 """
 
+import contextlib
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -15,6 +16,7 @@ import msgspec
 from samd_data.reading import FIELDS, Reading, without
 from samd_edge.artefacts import Flag
 from samd_edge.database import micros, plain
+from samd_edge.struck import Struck
 
 _decoder = msgspec.json.Decoder(Reading)
 _encoder = msgspec.json.Encoder()
@@ -32,41 +34,18 @@ class Kept(NamedTuple):
     observed: bool
 
 
-class Value(NamedTuple):
-    """One value, by the time when it was measured (microseconds since 1970)."""
-
-    field: str
-    measured_at: int
-    value: float | bool | str
-
-
-class Said(NamedTuple):
-    """A value that a source has said: the row of its reading, and whether it was struck since."""
-
-    row: int
-    value: float | bool | str
-    struck: bool
-
-
-def insert(
-    connection: sqlite3.Connection, reading: Reading, origin: str, struck: Collection[str] = ()
-) -> tuple[int, bool]:
-    """The row of a reading, and whether it is new: the same reading is not kept twice.
-
-    ``struck``: fields whose value was struck from another reading. One that is new is kept without them; of
-    one without any other value nothing is kept.
-    """
+def insert(connection: sqlite3.Connection, reading: Reading, origin: str) -> tuple[int, bool]:
+    """The row of a reading, and whether it is new: the same reading is not kept twice."""
     moment, body = micros(reading.observed_at), _encoder.encode(reading)
     found = _row_of(connection, moment, body)
-    if found is None and struck:
-        reading = without(reading, struck)
-        if not reading.present():
-            return 0, False
-        body = _encoder.encode(reading)
-        found = _row_of(connection, moment, body)
     if found is not None:
         return found, False
     return _insert(connection, moment, origin, body), True
+
+
+def insert_observed(connection: sqlite3.Connection, reading: Reading) -> int:
+    """The row of what a person entered: always a new one. What a sensor said may be the same, and struck."""
+    return _insert(connection, micros(reading.observed_at), "observation", _encoder.encode(reading))
 
 
 def _insert(connection: sqlite3.Connection, observed_at: int, origin: str, body: bytes) -> int:
@@ -85,40 +64,29 @@ def insert_flags(connection: sqlite3.Connection, row: int | None, flags: Mapping
         )
 
 
-def values_of(reading: Reading, fields: Iterable[str]) -> Iterator[Value]:
-    """The values of some fields of a reading, as far as it has them."""
-    for field in fields:
-        value = getattr(reading, field)
-        if value is not None:
-            yield Value(field, micros(measured_at(reading, field)), value)
+def struck(connection: sqlite3.Connection) -> Struck:
+    """The values that were struck."""
+    found = Struck()
+    for field, body in connection.execute(
+        "SELECT corrections.field, body FROM corrections JOIN readings ON readings.id = reading"
+    ):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):  # damaged, it is no value anywhere
+            found.add(_decoder.decode(body), field)
+    return found
 
 
-def struck(connection: sqlite3.Connection, row: int | None = None) -> Iterator[Value]:
-    """Each value that was struck, of one reading or of all."""
-    query = "SELECT corrections.field, body FROM corrections JOIN readings ON readings.id = reading"
-    if row is not None:
-        query += " WHERE reading = ?"
-    for field, body in connection.execute(query, () if row is None else (row,)):
-        yield from values_of(_decoder.decode(body), FIELDS if field is None else (field,))
-
-
-def said(connection: sqlite3.Connection, field: str, at: datetime) -> list[Said]:
-    """What sources said of a field at exactly this time, struck or not; never what a person entered."""
-    rows = connection.execute(
-        "SELECT id, body, struck OR EXISTS (SELECT 1 FROM corrections WHERE reading = readings.id AND "
-        "field = ?) FROM readings WHERE observed_at = ? AND origin != 'observation'",
-        (field, micros(at)),
-    )
-    return [
-        Said(row, value.value, bool(gone))
-        for row, body, gone in rows
-        for value in values_of(_decoder.decode(body), (field,))
-        if value.measured_at == micros(at)
-    ]
+def said(connection: sqlite3.Connection, at: datetime) -> Iterator[tuple[int, Reading]]:
+    """What sources said at exactly this time, struck or not, with its row; never what a person entered."""
+    for row, body in connection.execute(
+        "SELECT id, body FROM readings WHERE observed_at = ? AND origin != 'observation' ORDER BY id",
+        (micros(at),),
+    ):
+        yield row, _decoder.decode(body)
 
 
 def select(connection: sqlite3.Connection, since: datetime | None, *, screened: bool) -> Iterator[Kept]:
     """The readings from `since` on, in order of time, without what was struck; `screened`: nor artefacts."""
+    gone = struck(connection)
     hidden: dict[int, set[str]] = {}
     query = "SELECT reading, field FROM corrections WHERE field IS NOT NULL"
     if screened and _has_artefacts(connection):
@@ -132,9 +100,9 @@ def select(connection: sqlite3.Connection, since: datetime | None, *, screened: 
     )
     for row, body, origin in rows:
         reading = _decoder.decode(body)
-        if row in hidden:
-            reading = without(reading, hidden[row])
-        yield Kept(row, reading, origin == "observation")
+        observed = origin == "observation"
+        fields = hidden.get(row, set()) if observed else hidden.get(row, set()) | gone.fields(reading)
+        yield Kept(row, without(reading, fields) if fields else reading, observed)
 
 
 def flagged(connection: sqlite3.Connection, since: datetime) -> dict[int, set[str]]:
@@ -152,6 +120,7 @@ def find_value(
     connection: sqlite3.Connection, field: str, at: datetime | None, *, tolerance: timedelta
 ) -> Kept | None:
     """The reading that holds a value of `field` measured at `at` (None: the newest), not yet struck."""
+    gone = struck(connection)
     rows = connection.execute(
         "SELECT id, body, origin FROM readings WHERE struck = 0 AND id NOT IN "
         "(SELECT reading FROM corrections WHERE field = ?) ORDER BY observed_at DESC, id DESC LIMIT ?",
@@ -163,6 +132,8 @@ def find_value(
         if getattr(reading, field) is None:
             continue
         kept = Kept(row, reading, origin == "observation")
+        if not kept.observed and field in gone.fields(reading):
+            continue
         if at is None:
             return kept
         distance = abs(measured_at(reading, field) - at)

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from samd_data.reading import FIELDS, Reading, without
+from samd_data.reading import Reading, without
 from samd_edge import readings
 from samd_edge.artefacts import Flag
 from samd_edge.database import StoreError, durable, is_damage, micros, open_database, plain, transaction
@@ -107,7 +107,7 @@ class AdmissionStore:
         self.folder = folder
         self.path = folder / FILE
         self._connection = open_database(self.path, MIGRATIONS)
-        self._struck = set(readings.struck(self._connection))
+        self._struck = readings.struck(self._connection)
 
     def close(self) -> None:
         """Close the file; its log is written back by SQLite."""
@@ -118,7 +118,7 @@ class AdmissionStore:
         self._connection.close()
         log.error("%s failed (%s); it is opened again", self.path, error)
         self._connection = open_database(self.path, MIGRATIONS)
-        self._struck = set(readings.struck(self._connection))
+        self._struck = readings.struck(self._connection)
 
     # -- readings and what was concluded from them --------------------------------------------------------
 
@@ -183,7 +183,7 @@ class AdmissionStore:
             return self._observe(connection, reading, by, entered_at)
 
     def _observe(self, connection: sqlite3.Connection, reading: Reading, by: str, at: datetime) -> int:
-        number, _ = self._insert(connection, reading, "observation", NO_FLAGS)
+        number = readings.insert_observed(connection, reading)
         connection.execute(
             "INSERT INTO observations (reading, by, entered_at) VALUES (?, ?, ?)", (number, by, micros(at))
         )
@@ -208,7 +208,7 @@ class AdmissionStore:
             readings.strike(connection, reading, field, by=by, reason=reason, corrected_at=corrected_at)
             if instead is not None:
                 self._observe(connection, instead, by, corrected_at)
-        self._struck.update(readings.struck(self._connection, reading))
+        self._struck = readings.struck(self._connection)
 
     def take_back(
         self, retraction: Retraction, *, corrected_at: datetime
@@ -220,29 +220,37 @@ class AdmissionStore:
         """
         found: list[Withdrawn] = []
         unknown: list[Withdrawn] = []
-        wrong: list[tuple[int, Withdrawn]] = []
-        for value in retraction.values:
-            said = readings.said(self._connection, value.field, value.measured_at)
-            meant = [one for one in said if retraction.wrong(value, one.value)]
-            rows = [(one.row, value) for one in meant if not one.struck]
-            wrong += rows
-            if rows:
-                found.append(value)
-            elif not meant and (value.value is not None or not said):
-                unknown.append(value)
+        wrong: list[tuple[int, Reading, Withdrawn]] = []
+        for one in retraction.values:
+            said = [
+                (row, reading)
+                for row, reading in readings.said(self._connection, one.measured_at)
+                if getattr(reading, one.field) is not None and not reading.ages.get(one.field)
+            ]
+            meant = {
+                value: (row, reading)
+                for row, reading in said
+                if retraction.wrong(one, value := getattr(reading, one.field))
+            }
+            new = [(*at, one) for at in meant.values() if one.field not in self._struck.fields(at[1])]
+            wrong += new
+            if new:
+                found.append(one)
+            elif not meant and (one.value is not None or not said):
+                unknown.append(one)
         if wrong:
             with durable(self._connection) as connection:
-                for row, value in wrong:
+                for row, _, one in wrong:
                     readings.strike(
                         connection,
                         row,
-                        value.field,
+                        one.field,
                         by=retraction.by,
-                        reason=value.reason,
+                        reason=one.reason,
                         corrected_at=corrected_at,
                     )
-        for row, _ in wrong:
-            self._struck.update(readings.struck(self._connection, row))
+        for _, reading, one in wrong:
+            self._struck.add(reading, one.field)
         return found, unknown
 
     def find_value(
@@ -253,17 +261,10 @@ class AdmissionStore:
 
     def as_corrected(self, reading: Reading) -> Reading | None:
         """A reading that comes (again), without what was struck from it; None when all of it was."""
-        gone = self._gone(reading)
+        gone = self._struck.fields(reading)
         if not gone:
             return reading
         return without(reading, gone) if gone < set(reading.present()) else None
-
-    def _gone(self, reading: Reading) -> set[str]:
-        """The fields of a reading whose value was struck, be it from this reading or from another one with
-        the same value of the same time: a source may send what it said again, grouped in another way."""
-        if not self._struck:
-            return set()
-        return {one.field for one in readings.values_of(reading, FIELDS) if one in self._struck}
 
     def recent(self, since: datetime) -> Iterator[Kept]:
         """The readings from `since` on, in order of time, artefacts too, without what was struck out."""
@@ -314,11 +315,12 @@ class AdmissionStore:
         for found in self._connection.execute(query, (row,)):
             yield Stored(*found)
 
+    @staticmethod
     def _insert(
-        self, connection: sqlite3.Connection, reading: Reading, origin: str, flags: Mapping[str, Flag]
+        connection: sqlite3.Connection, reading: Reading, origin: str, flags: Mapping[str, Flag]
     ) -> tuple[int, bool]:
         """The row of a reading, and whether it is new; a new one's artefacts are kept with it."""
-        row, new = readings.insert(connection, reading, origin, self._gone(reading))
+        row, new = readings.insert(connection, reading, origin)
         if new and flags:
             readings.insert_flags(connection, row, flags)
         return row, new

@@ -13,6 +13,7 @@ import msgspec
 
 from samd_data.carry import CARRY_SECONDS
 from samd_data.reading import FIELDS, SIGNS, VITALS, Reading
+from samd_edge import readings
 from samd_edge.report import people
 from samd_edge.report.record import SECOND, AlertRow, Artefacts, Entered, History, Run, Series
 from samd_protocol.messages import Alert, Severity
@@ -117,6 +118,7 @@ def _period(history: History, back_s: float = 0.0) -> tuple[int, int]:
 
 
 def _read_readings(connection: sqlite3.Connection, history: History, flagged: Mapping[int, set[str]]) -> None:
+    gone = readings.struck(connection)
     struck: dict[int, set[str]] = {}
     for row, name in connection.execute("SELECT reading, field FROM corrections WHERE field IS NOT NULL"):
         struck.setdefault(row, set()).add(name)
@@ -134,6 +136,8 @@ def _read_readings(connection: sqlite3.Connection, history: History, flagged: Ma
             history.counts["unreadable readings"] += inside
             continue
         wrong = set(FIELDS) if whole else struck.get(row, set())
+        if origin != "observation":
+            wrong = wrong | gone.fields(reading)
         flags = flagged.get(row, set())
         if inside:
             history.counts["readings"] += 1
