@@ -7,21 +7,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from samd_data.reading import Reading
+from samd_data.reading import FIELDS, Reading
 from samd_edge import config, orders
 from samd_edge.commands import Refused
 from samd_edge.sources import SourceError, parse
 from samd_edge.sources.fhir_message import decode
 from samd_edge.sources.listening import ListenerSettings, listen_at
 from samd_protocol.messages import ObservationAdd
-from samd_scripts.fuzzing import ble, control, fhir, hl7v2, monitors, options, settings
+from samd_scripts.fuzzing import ble, control, fhir, hl7v2, intake, monitors, options, settings
 from samd_scripts.fuzzing.bedside import Bedside
 from samd_scripts.fuzzing.strategies import hold
 from samd_scripts.fuzzing.target import Target, Wrong
 
 EDGE = [
     target
-    for module in (settings, options, control, monitors, hl7v2, fhir, ble)
+    for module in (settings, options, control, intake, monitors, hl7v2, fhir, ble)
     for target in module.TARGETS
 ]  # fmt: skip
 
@@ -49,6 +49,8 @@ def unconverted(_field: str, value: float, _unit: str | None) -> float:
         ("ble-written", "samd_edge.sources.ble_decoders._PLX_SENSOR", {}),
         ("ble-written", "samd_edge.sources.ble_dating.AHEAD", timedelta(days=1)),
         ("control", "samd_edge.control.printable", str),
+        ("intake-written", "samd_edge.admission.Admission._judge_again", lambda *_: None),
+        ("intake-written", "samd_data.carry.CARRY_SECONDS", dict.fromkeys(FIELDS, 1e9)),
         ("config-written", "samd_edge.config._check_keys", lambda *_: None),
         ("source-url", "samd_edge.sources.parse_qsl", lambda *_, **__: []),
     ],

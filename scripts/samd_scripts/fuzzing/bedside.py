@@ -40,6 +40,7 @@ class Bedside:
         )
         self.agent = self.do(lambda: Agent(settings, wall=lambda: self.wall))
         self._admissions = 0
+        self.known: list[Reading] = []
 
     def fresh(self, *, spo2_scale: int = 1) -> None:
         """Another patient, of whom an hour is known."""
@@ -51,8 +52,8 @@ class Bedside:
         record = Record(id=f"admission-{self._admissions}", spo2_scale=2 if spo2_scale == 2 else 1)
         self.do(lambda: self.agent.open_admission(record))
         now = self.agent.source.clock.now()
-        for minute in (0, 30, 59):
-            given = reading(minute, begin=now - timedelta(hours=1))
+        self.known = [reading(minute, begin=now - timedelta(hours=1)) for minute in (0, 30, 59)]
+        for given in self.known:
             self.do(lambda given=given: self.agent.intake.take(given))  # type: ignore[misc]
 
     def do(self, act: Callable[[], T]) -> T:

@@ -28,6 +28,7 @@ _MODULES: Final = (
     "settings",
     "options",
     "control",
+    "intake",
     "monitors",
     "fhir",
     "hl7v2",
