@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 
 from samd_data.reading import Reading
 from samd_edge.store import AdmissionStore, read_readings
-from samd_protocol import topics
+from samd_protocol import envelope, topics
 from samd_protocol.messages import (
     Config,
     ModelActivate,
@@ -232,6 +233,15 @@ def test_each_admission_has_a_store_of_its_own(
     assert closed.alert_id == raised.alert_id, "an alert does not outlive its admission"
     sealed = agent.data_dir / "admissions" / "local" / "store.sqlite"
     assert [path.name for path in sealed.parent.iterdir()] == ["store.sqlite"]
+    connection = sqlite3.connect(f"{sealed.absolute().as_uri()}?mode=ro", uri=True)
+    kept = [
+        envelope.decode(body).data for (body,) in connection.execute("SELECT body FROM alerts ORDER BY id")
+    ]
+    connection.close()
+    assert [(alert.alert_id, alert.state) for alert in kept] == [
+        (raised.alert_id, "raised"),
+        (raised.alert_id, "cleared"),
+    ], "and its record says when it ended"
     agent.feed(now(**ILL))
     wait(lambda: "it belongs to nobody" in agent.log, "a reading without a patient")
     assert peer.command(device, PatientAdmit(admission="local")).status == "rejected"

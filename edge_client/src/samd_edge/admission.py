@@ -24,7 +24,7 @@ from samd_edge.alerts import AlertState, Policy, Seen
 from samd_edge.anew import take_again
 from samd_edge.artefacts import ArtefactPolicy, Flag
 from samd_edge.assessment import Assessor, Judgement, Model, to_message
-from samd_edge.clock import Clock
+from samd_edge.clock import AHEAD, Clock
 from samd_edge.database import StoreError
 from samd_edge.outbox import ALERT, ASSESSMENT, Entry, Outbox
 from samd_edge.readings import measured_at
@@ -142,13 +142,20 @@ class Admission:
         self.trends = Trends()
         for kept in self.store.recent(now - timedelta(seconds=max(CARRY_SECONDS.values()))):
             # a replay that begins anew has already stored what is yet to come
-            if kept.reading.observed_at <= now:
+            if kept.reading.observed_at <= now + AHEAD:
                 self._absorb(kept.reading, observed=kept.observed)
 
     def _absorb(self, reading: Reading, *, observed: bool = False) -> dict[str, Flag]:
         flags = self.assessor.take(reading, observed=observed)
         self.trends.take(without(reading, flags) if flags else reading)
         return flags
+
+    def now(self) -> datetime:
+        """The patient's time. Where a sensor's clock is a little ahead, that of what it measured last: judged
+        earlier, its value would not be there yet."""
+        now = self._clock.now()
+        newest = self.assessor.newest
+        return now if newest is None else max(now, min(newest, now + AHEAD))
 
     @property
     def patient_key(self) -> str:
@@ -165,7 +172,7 @@ class Admission:
         if corrected is None:
             return None
         flags = self._absorb(corrected)
-        judgement = self.assessor.assess(max(self._clock.now(), reading.observed_at))
+        judgement = self.assessor.assess(self.now())
         self._settle(judgement, reading, flags)
         return judgement
 
@@ -175,7 +182,7 @@ class Admission:
         field = rejection.column
         if field not in FIELDS:
             return
-        flag = Flag(rejection.kind, f"{rejection.reason}; {rejection.remedy}", self._clock.now())
+        flag = Flag(rejection.kind, f"{rejection.reason}; {rejection.remedy}", self.now())
         if self.assessor.flag(field, flag.kind, flag.reason, flag.at):
             self._settle(self.assessor.assess(flag.at), None, {field: flag})
 
@@ -183,7 +190,7 @@ class Admission:
         """What a person observed: kept with the name, then judged like a reading."""
         self.store.add_observation(reading, by=by, entered_at=entered_at)
         self._absorb(reading, observed=True)
-        judgement = self.assessor.assess(max(self._clock.now(), reading.observed_at))
+        judgement = self.assessor.assess(self.now())
         self._settle(judgement, None)
         return judgement
 
@@ -216,7 +223,7 @@ class Admission:
         self._judge_again([(field, measured_at(wrong.reading, field))])
         if instead is not None:
             self.trends.take(instead)
-        self._settle(self.assessor.assess(self._clock.now()), None)
+        self._settle(self.assessor.assess(self.now()), None)
         return True
 
     def retract(self, retraction: Retraction) -> list[Rejection]:
@@ -227,11 +234,10 @@ class Admission:
         struck, refused = self._take_back(retraction)
         kept = [(reading, self.store.as_corrected(reading)) for reading in retraction.instead]
         taken = [(reading, self._absorb(left)) for reading, left in kept if left is not None]
-        at = max([self._clock.now(), *(reading.observed_at for reading, _ in taken)])
         for reading, flags in taken:
-            self._settle(self.assessor.assess(at), reading, flags)
+            self._settle(self.assessor.assess(self.now()), reading, flags)
         if struck and not taken:
-            self._settle(self.assessor.assess(at), None)
+            self._settle(self.assessor.assess(self.now()), None)
         given = {(one.observed_at, field) for _, one in kept if one is not None for field in one.present()}
         for one in retraction.values:
             if retraction.spared(one) is not None and (one.measured_at, one.field) not in given:
@@ -279,7 +285,7 @@ class Admission:
 
     def age(self) -> bool:
         """Judge again without a reading; stored and sent only if time has changed picture or alert."""
-        judgement = self.assessor.assess(self._clock.now())
+        judgement = self.assessor.assess(self.now())
         if self.latest is None:
             if not judgement.snapshot.present() and not judgement.stale:
                 return False  # nothing was ever known, so there is nothing to say
@@ -292,12 +298,12 @@ class Admission:
         """What the alert waits for, in words."""
         if self.latest is None:
             return None
-        judgement = self.assessor.assess(self._clock.now())
+        judgement = self.assessor.assess(self.now())
         return alerts.waiting(self.alert, _seen(judgement, self._clock), self.policy)
 
     def tell(self) -> None:
         """Send an assessment of now, changed or not; nothing when nothing was ever known."""
-        judgement = self.assessor.assess(self._clock.now())
+        judgement = self.assessor.assess(self.now())
         if judgement.snapshot.present() or judgement.stale:
             self._settle(judgement, None)
 
@@ -330,7 +336,13 @@ class Admission:
         if not self.alert.active:
             return
         sealed = self._sealer.seal(alerts.ended(self.alert, self._wall()))
-        self._hand_over([Entry(ALERT, "alert", self._alert_topic, sealed.id, envelope.encode(sealed))])
+        body = envelope.encode(sealed)
+        try:
+            row = self.store.add_alert(Stored(0, sealed.id, body), self._clock.now())
+            self._rows[1] = row
+        except sqlite3.Error as error:
+            log.error("the end of an alert cannot be stored (%s); it is sent all the same", error)
+        self._hand_over([Entry(ALERT, "alert", self._alert_topic, sealed.id, body)])
         self.alert = AlertState()
 
     def finish(self, *, keep: bool) -> None:

@@ -164,13 +164,23 @@ class AdmissionStore:
             ).lastrowid
             alert_row = None
             if alert is not None:
-                alert_row = connection.execute(
-                    "INSERT INTO alerts (raised_at, message_id, body) VALUES (?, ?, ?)",
-                    (micros(assessed_at), alert.message_id, alert.body),
-                ).lastrowid
+                alert_row = self._insert_alert(connection, alert, assessed_at)
             for name, value in (settings or {}).items():
                 self._set(connection, name, value)
         return row or 0, alert_row
+
+    def add_alert(self, alert: Stored, at: datetime) -> int:
+        """Commit a change of the alert that no assessment caused, synced to the disk; returns its row."""
+        with durable(self._connection) as connection:
+            return self._insert_alert(connection, alert, at)
+
+    @staticmethod
+    def _insert_alert(connection: sqlite3.Connection, alert: Stored, at: datetime) -> int:
+        row = connection.execute(
+            "INSERT INTO alerts (raised_at, message_id, body) VALUES (?, ?, ?)",
+            (micros(at), alert.message_id, alert.body),
+        ).lastrowid
+        return row or 0
 
     def add_reading(self, reading: Reading) -> int:
         """Commit a reading alone, when it could not be assessed."""
