@@ -13,12 +13,14 @@ import pytest
 
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
-from samd_edge.clock import Clock, WallClock
-from samd_edge.intake import AHEAD_S, ahead
+from samd_edge.admission import Record
+from samd_edge.clock import AHEAD, Clock, WallClock
+from samd_edge.intake import ahead
 from samd_edge.sources import SourceError, parse
 from samd_edge.sources.listening import ListenerSettings, Listening, listen_at
 from samd_edge.sources.several import Sources, open_sources
 from samd_edge.sources.surroundings import NO_PATIENT, WRONG_PATIENT, PatientGuard, Surroundings
+from samd_scripts.fuzzing.bedside import Bedside
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -218,7 +220,7 @@ def test_an_option_that_cannot_be_is_named(text: str, table: dict[str, Any], rea
 
 def test_a_reading_from_the_future_is_refused() -> None:
     clock = WallClock(lambda: NOW)
-    assert ahead(Reading(observed_at=NOW + timedelta(seconds=AHEAD_S)), clock) is None
+    assert ahead(Reading(observed_at=NOW + AHEAD), clock) is None
     late = ahead(Reading(observed_at=NOW + timedelta(hours=1)), clock)
     assert late is not None
     assert late.line() == (
@@ -266,3 +268,28 @@ def test_a_published_recording_carries_its_consent_and_an_invented_patient_none(
     agent = run_agent(broker.url, source=f"replay:{file}").ready()
     assert peer.wait(device, "config").data.consent_to_training is True
     agent.stop()
+
+
+def test_what_a_sensor_measures_whose_clock_is_a_little_ahead_is_not_missing_in_between() -> None:
+    bedside = Bedside(1.0)
+    agent = bedside.agent
+    bedside.do(lambda: agent.close_admission(keep=False))
+    bedside.do(lambda: agent.open_admission(Record(id="ahead")))
+    assert agent.admission is not None
+    given = Reading(observed_at=agent.source.clock.now() + timedelta(seconds=30), heart_rate=135.0, spo2=97.0)
+    bedside.do(lambda: agent.intake.take(given))
+    judged = agent.admission.latest
+    assert judged is not None
+    assert (judged.news2.low, judged.snapshot.present()) == (3, ("heart_rate", "spo2"))
+    bedside.do(agent.admission.age)
+    assert agent.admission.latest is judged, "nothing has changed"
+    assert bedside.do(
+        lambda: agent.admission.correct(  # type: ignore[union-attr]
+            "spo2", None, None, by="N. Kim", reason="probe off", corrected_at=NOW, tolerance=timedelta(0)
+        )
+    )
+    assert (agent.admission.latest.news2.low, agent.admission.latest.snapshot.present()) == (
+        3,
+        ("heart_rate",),
+    )
+    bedside.close()

@@ -11,6 +11,7 @@ from typing import Final
 from samd_data.carry import CARRY_SECONDS
 from samd_data.reading import FIELDS, without
 from samd_edge.assessment import Assessor
+from samd_edge.clock import AHEAD
 from samd_edge.store import AdmissionStore
 
 _BEFORE: Final = timedelta(hours=1)
@@ -37,7 +38,7 @@ def take_again(
             fields = left & set(kept.reading.present())
             # What was an artefact beside the values before it would be none as the first.
             fields -= flagged.get(kept.row, set()) - known
-            if fields and kept.reading.observed_at <= now:
+            if fields and kept.reading.observed_at <= now + AHEAD:
                 known |= fields
                 assessor.take(without(kept.reading, set(FIELDS) - fields), observed=kept.observed)
         left -= known

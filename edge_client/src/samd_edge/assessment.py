@@ -216,6 +216,11 @@ class Assessor:
         """When the newest accepted value of a field was measured, and that value, however old."""
         return self._carrier.latest(field)
 
+    @property
+    def newest(self) -> datetime | None:
+        """When the newest value was measured, scored or not; None before the first."""
+        return self._newest
+
     def take(self, reading: Reading, *, observed: bool = False) -> dict[str, Flag]:
         """Take over the values of a reading without a judgement, and say which of them are not scored.
 

@@ -11,6 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
+AHEAD: Final = timedelta(seconds=60)
+"""No two clocks agree: so much after the patient's time a value may be dated. Further ahead it is refused: it
+would count as fresh for as long, and everything else would be judged as if it were that late."""
+
 _TIME_ERROR: Final = 5  # adjtimex(2): the kernel was never told the time, or not for too long
 _TIMESYNC_MARKER: Final = Path("/run/systemd/timesync/synchronized")
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -13,15 +12,11 @@ import msgspec
 from samd_data.plausibility import Rejection, check_time
 from samd_data.reading import Reading
 from samd_edge.admission import Admission
-from samd_edge.clock import Clock
+from samd_edge.clock import AHEAD, Clock
 from samd_edge.retraction import Retraction
 from samd_edge.sources.several import Sources
 
 log = logging.getLogger(__name__)
-
-AHEAD_S: Final = 60.0
-"""A reading may be this much ahead of the patient's clock: two clocks never agree. Further ahead it is
-refused: it would count as fresh for as long, and everything else would be judged as if it were that late."""
 
 _NOBODY: Final = "a reading came while no patient is admitted: it belongs to nobody"
 
@@ -96,7 +91,7 @@ def ahead(reading: Reading, clock: Clock) -> Rejection | None:
     if impossible is not None:  # hours and ages are added to it and taken off it
         return _untimely(reading, impossible)
     by = reading.observed_at - clock.now()
-    if by <= timedelta(seconds=AHEAD_S):
+    if by <= AHEAD:
         return None
     return _untimely(reading, f"its time lies {by.total_seconds():.0f} s in the future")
 

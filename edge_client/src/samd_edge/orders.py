@@ -8,6 +8,7 @@ from samd_data.plausibility import RANGES, check, remedy
 from samd_data.reading import FIELDS, VITALS, Reading
 from samd_edge import heartbeat
 from samd_edge.admission import Admission, Record, folder_of
+from samd_edge.clock import AHEAD
 from samd_edge.commands import Answer, CommandFailed, Refused
 from samd_edge.database import StoreError
 from samd_edge.models import ModelError
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 SAME_S: Final = 1.0
 """A value is the one that a correction names when its time lies this close to the time named."""
-AHEAD_S: Final = 60.0
-"""An observation may be entered with a time this much ahead: two clocks never agree."""
 TASK: Final = "severity"
 
 
@@ -137,7 +136,7 @@ def observation_add(agent: "Agent", body: ObservationAdd) -> Answer:
         return _correct(agent, admission, body.correction, body.by)
     wall = agent.wall()
     ago = timedelta(0) if body.observed_at is None else wall - body.observed_at
-    if ago < timedelta(seconds=-AHEAD_S):
+    if ago < -AHEAD:
         raise Refused("its time lies in the future")
     if ago > timedelta(seconds=CARRY_SECONDS["consciousness"]):
         raise Refused("its time is more than 12 h ago: it says nothing of now")

@@ -40,7 +40,7 @@ def view_of(agent: "Agent", hours: float) -> View:
     )
     if admission is None:
         return device
-    now = agent.source.clock.now()
+    now = admission.now()
     judgement = admission.assessor.assess(now)
     score = judgement.news2
     known = bool(judgement.snapshot.present() or judgement.stale)

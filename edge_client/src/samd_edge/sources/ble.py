@@ -22,10 +22,10 @@ import msgspec
 
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
-from samd_edge.clock import WallClock
+from samd_edge.clock import AHEAD, WallClock
 from samd_edge.sources import SourceError, SourceURL
 from samd_edge.sources import ble_decoders as decoders
-from samd_edge.sources.ble_dating import AHEAD, Undatable, taken_at
+from samd_edge.sources.ble_dating import Undatable, taken_at
 from samd_edge.sources.ble_decoders import Measurement
 from samd_edge.sources.ble_events import CONTINUOUS, Event, Lost, Notified, PassedOver
 from samd_edge.sources.ble_pace import Pace

@@ -7,13 +7,11 @@ neither is known it is refused: nothing tells the stamp of another zone from a m
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from samd_edge.clock import AHEAD
 from samd_edge.sources.ble_decoders import Measurement
 from samd_edge.sources.local_time import LocalZone
-
-AHEAD: Final = timedelta(seconds=60)
-"""A stamp may be this much later than the wall: two clocks never agree. It is then taken as now."""
 
 
 class Undatable(NamedTuple):
@@ -26,7 +24,7 @@ class Undatable(NamedTuple):
 def taken_at(
     measurement: Measurement, arrived: datetime, *, ahead: timedelta | None, zone: LocalZone | None
 ) -> datetime | Undatable:
-    """When it was taken, in UTC and never after ``arrived``.
+    """When it was taken, in UTC and never after ``arrived``: a stamp that is a little ahead is taken as now.
 
     ``ahead``: how far the sensor's clock, read on this connection, is ahead of UTC; None if it has none.
     """

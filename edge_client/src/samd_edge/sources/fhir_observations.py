@@ -7,10 +7,11 @@ about somebody else than its subject), with a comparator, without a time zone.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from samd_data.plausibility import shown
+from samd_edge.clock import AHEAD
 from samd_edge.sources.codes import System, field_of, rank_of
 from samd_edge.sources.fhir_values import (
     Element,
@@ -26,9 +27,6 @@ BLOOD_PRESSURE_PANEL: Final = "85354-9"
 TAKEN: Final = ("registered", "preliminary", "final", "amended", "corrected")
 CORRECTED: Final = ("amended", "corrected")
 IN_ERROR: Final = "entered-in-error"
-
-AHEAD: Final = timedelta(minutes=1)
-"""A time so far after the device's is taken: no two clocks agree. A later one would hide what comes next."""
 
 _SYSTEMS: Final[dict[str, System]] = {
     "http://loinc.org": "loinc",

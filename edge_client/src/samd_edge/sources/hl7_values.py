@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from samd_data import plausibility
 from samd_data.plausibility import shown
+from samd_edge.clock import AHEAD
 from samd_edge.sources.codes import (
     System,
     UnitError,
@@ -23,8 +24,6 @@ from samd_edge.sources.codes import (
 )
 from samd_edge.sources.hl7_message import parts_of, repetitions_of, text_of
 from samd_edge.sources.local_time import LocalZone
-
-_AHEAD: Final = timedelta(seconds=60)  # as much as the agent lets two clocks differ
 
 _SYSTEMS: Final[dict[str, System]] = {"LN": "loinc", "LOINC": "loinc", "MDC": "mdc"}
 _TIME: Final = re.compile(
@@ -238,7 +237,7 @@ def time_of(text: str, zone: LocalZone | None, now: datetime) -> datetime:
             moment = moment.replace(tzinfo=timezone(offset)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise _no_time(f"{shown(text)} is no time", "set the clock of the sender") from error
-    if moment - now > _AHEAD:
+    if moment - now > AHEAD:
         ahead = (moment - now).total_seconds()
         remedy = "set the clock of the sender, or the zone of this source"
         raise _no_time(f"its time lies {ahead:.0f} s in the future", remedy)
