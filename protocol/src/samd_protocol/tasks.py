@@ -40,7 +40,14 @@ class Vector(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Hyper-parameters of one round on one device. `log_prior` is empty for no logit adjustment."""
+    """Hyper-parameters of one round on one device. `log_prior` is empty for no logit adjustment.
+
+    `method` is one of `samd_protocol.methods.METHODS`. Of the personal vector: `personal_epochs` and
+    `personal_learning_rate` (0: as of the shared one), `personal_mu` (its pull to the global weights: Ditto's
+    lambda), `personal_alpha` and `personal_alpha_rate` (APFL's share, and how fast it moves), `rehearsal`
+    (rows of the forgetting grid that are mixed into its epochs). An older device passes over these and trains
+    the shared vector alone.
+    """
 
     epochs: int = 1
     learning_rate: float = 0.01
@@ -48,6 +55,13 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     mask_rate: float = 0.0
     log_prior: list[float] = msgspec.field(default_factory=list)
     seed: int = 0
+    method: str = "none"
+    personal_epochs: int = 0
+    personal_learning_rate: float = 0.0
+    personal_mu: float = 0.0
+    personal_alpha: float = 0.5
+    personal_alpha_rate: float = 0.0
+    rehearsal: int = 0
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
