@@ -64,6 +64,7 @@ FREE = {
     "ServerState.version": "version of the program",
     "ServerState.graph_sha256": "hash of the graph",
     "ServerState.task": "name of what the model is for",
+    "ServerState.methods": "names of methods",
     "GatewayState.version": "version of the program",
 }
 

@@ -87,8 +87,9 @@ class Coordinator:
     def begin(self, spec: RunSpec, devices: list[str] | None) -> str:
         """Start the admission of a run; returns its id.
 
-        Raises ConflictError when another run is going on, no server is online, it serves another task, or
-        fewer devices are online than the quorum needs; UnavailableError without broker.
+        Raises ConflictError when another run is going on, no server is online, it serves another task or
+        cannot do the method, or fewer devices are online than the quorum needs; UnavailableError without
+        broker.
         """
         server = self._server()
         if server is None or server.status != "online":
@@ -98,6 +99,11 @@ class Coordinator:
         if server.task is not None and server.task != spec.task:
             raise ConflictError(
                 f"the server trains {server.task!r}, not {spec.task!r}; choose --task {server.task}"
+            )
+        if spec.method != "none" and spec.method not in server.methods:
+            able = ", ".join(server.methods) or "none"
+            raise ConflictError(
+                f"method: the server's model cannot be trained by {spec.method!r}; choose one of: {able}"
             )
         states = self._devices()
         if devices is None:

@@ -235,7 +235,12 @@ class ModelRelease(msgspec.Struct, frozen=True, kw_only=True, tag="model"):
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a federated training is to do. Deadlines in seconds; `mask_rate` hides signs in training rows."""
+    """What a federated training is to do. Deadlines in seconds; `mask_rate` hides signs in training rows.
+
+    `strategy` averages on the server, with `strategy_settings`; `weighting` is what a reply counts by:
+    `examples`, or `severe` rows. `method` personalises on the device, with the settings `personal_...` and
+    `rehearsal`, see `samd_protocol.tasks.TrainSettings`. What goes together is judged by
+    `samd_protocol.runspec`. `name` is a label for people."""
 
     task: str = "severity"
     rounds: int = 20
@@ -249,6 +254,16 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     admission_deadline_s: float = 15.0
     round_deadline_s: float = 60.0
     seed: int = 0
+    name: str = ""
+    strategy_settings: dict[str, float] = msgspec.field(default_factory=dict)
+    weighting: str = "examples"
+    method: str = "none"
+    personal_epochs: int = 0
+    personal_learning_rate: float = 0.0
+    personal_mu: float = 0.0
+    personal_alpha: float = 0.5
+    personal_alpha_rate: float = 0.0
+    rehearsal: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -261,6 +276,12 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
             ("logit_adjustment", 0.0, 4.0),
             ("admission_deadline_s", 0.05, 86_400.0),
             ("round_deadline_s", 0.05, 86_400.0),
+            ("personal_epochs", 0, 1_000),
+            ("personal_learning_rate", 0.0, 10.0),
+            ("personal_mu", 0.0, 1e6),
+            ("personal_alpha", 0.0, 1.0),
+            ("personal_alpha_rate", 0.0, 1.0),
+            ("rehearsal", 0, 10_000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -296,13 +317,15 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True, tag="run.status"):
 
 
 class ServerState(msgspec.Struct, frozen=True, kw_only=True, tag="server.state"):
-    """Birth and last will of the server (retained). `model` is the bundle that a new run starts from."""
+    """Birth and last will of the server (retained). `model` is the bundle that a new run starts from;
+    `methods` are the personalisation methods that it can do (empty: an older server, which knows none)."""
 
     status: Literal["online", "offline"]
     version: str
     model_version: int | None = None
     graph_sha256: str | None = None
     task: str | None = None
+    methods: list[str] = msgspec.field(default_factory=list)
 
 
 class GatewayState(msgspec.Struct, frozen=True, kw_only=True, tag="gateway.state"):

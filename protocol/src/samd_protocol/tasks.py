@@ -92,7 +92,10 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one task: weights and counts (`train`), a report (`evaluate`), or an error."""
+    """The answer to one task: weights and counts (`train`), a report (`evaluate`), or an error.
+
+    `label_counts`: the rows of each class that were trained on, or that judged.
+    """
 
     v: int = TASK_VERSION
     task: str
@@ -107,6 +110,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     started_at: float = 0.0
     error: str | None = None
+    label_counts: list[int] = msgspec.field(default_factory=list)
 
 
 class _Version(msgspec.Struct):

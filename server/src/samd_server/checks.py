@@ -24,6 +24,8 @@ EXAMPLES_LIMIT = 10_000_000
 LOSS_LIMIT = 1e6
 """A mean cross-entropy beyond this is no loss; the limit also keeps sums over devices finite."""
 
+LOSS_HAIR = 1e-4
+
 DEVICE_ERROR = "device: "
 """Begins the reason of a device that answered with an error of its own."""
 
@@ -46,6 +48,10 @@ def reject_reason(update: Update, task: Task, anchor: NDArray[np.float32]) -> st
         return "no examples"
     if update.num_examples > EXAMPLES_LIMIT:
         return "impossible count"
+    if update.label_counts and (
+        min(update.label_counts) < 0 or sum(update.label_counts) != update.num_examples
+    ):
+        return "counts do not add up"
     if task.kind == "train":
         return _reject_weights(update, anchor)
     return _reject_report(update)
@@ -86,7 +92,8 @@ def _reject_loss(loss: float | None) -> str | None:
         return "no loss"
     if not np.isfinite(loss):
         return "loss not finite"
-    return "impossible loss" if abs(loss) > LOSS_LIMIT else None
+    # A cross-entropy is not negative; rounding takes one of nearly 0 a hair below.
+    return None if -LOSS_HAIR <= loss <= LOSS_LIMIT else "impossible loss"
 
 
 def _total(table: Sequence[Sequence[int]]) -> int:

@@ -28,8 +28,8 @@ from samd_protocol.tasks import EvaluationReport, Vector
 from samd_server.checkpoint import Checkpoint, RunFolder
 from samd_server.checks import coarse
 from samd_server.errors import RunFailed, RunStopped
-from samd_server.flower import make_strategy
-from samd_server.grid import Collected, MqttGrid, Reply, arrays_of, weights_of
+from samd_server.grid import Collected, MqttGrid, Reply, arrays_of
+from samd_server.strategies import aggregate, of_spec, restore, state_of
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class RoundLoop:
         self._halted = halted
         self._now = now
         self._wait = wait
-        self._strategy: Strategy = make_strategy(spec.strategy, len(grid.devices))
+        self._strategy: Strategy = of_spec(spec, len(grid.devices))
         grid.deadline_s = spec.round_deadline_s
 
     def run(self) -> Outcome:
@@ -107,12 +107,15 @@ class RoundLoop:
                 f"the checkpoint holds {weights.size} weights, the model {self.parent.weights.size}; "
                 "start a new run"
             )
+        restore(self._strategy, point.strategy, weights.size)
         self._say("training", round=point.round)
         prior = log_prior(point.label_counts, self.spec.logit_adjustment)
         for number in range(point.round + 1, self.spec.rounds + 1):
             began = self._now()
             weights, collected = self._train_round(number, weights, prior)
-            point = msgspec.structs.replace(point, round=number, weights=Vector.of(weights))
+            point = msgspec.structs.replace(
+                point, round=number, weights=Vector.of(weights), strategy=state_of(self._strategy)
+            )
             self.folder.save(point)
             self._report_round(number, collected, self._now() - began)
         self._say("evaluating", round=self.spec.rounds)
@@ -141,13 +144,8 @@ class RoundLoop:
         self, number: int, weights: NDArray[np.float32], prior: list[float]
     ) -> tuple[NDArray[np.float32], Collected]:
         collected = self._ask("train", number, weights, prior, split="train")
-        arrays, _ = self._strategy.aggregate_train(number, [reply.message for reply in collected.replies])
-        if arrays is None:
-            raise RunFailed(f"round {number}: the strategy gave no weights")
-        new = weights_of(arrays)
-        if new.shape != weights.shape or not np.isfinite(new).all():
-            raise RunFailed(f"round {number}: the strategy gave weights that cannot be used")
-        return new, collected
+        replies = [reply.message for reply in collected.replies]
+        return aggregate(self._strategy, number, replies, weights), collected
 
     def _evaluate(self, number: int, weights: NDArray[np.float32]) -> dict[str, EvaluationReport]:
         collected = self._ask("evaluate", number, weights, [], split="holdout")
@@ -231,6 +229,13 @@ class RoundLoop:
                 "log-prior": prior,
                 "seed": self.spec.seed,
                 "split": split,
+                "method": self.spec.method,
+                "personal-epochs": self.spec.personal_epochs,
+                "personal-learning-rate": self.spec.personal_learning_rate,
+                "personal-mu": self.spec.personal_mu,
+                "personal-alpha": self.spec.personal_alpha,
+                "personal-alpha-rate": self.spec.personal_alpha_rate,
+                "rehearsal": self.spec.rehearsal,
             }
         )
 

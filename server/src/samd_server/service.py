@@ -20,6 +20,7 @@ from samd_protocol.bundle import Bundle
 from samd_protocol.envelope import Sealer
 from samd_protocol.errors import ProtocolError
 from samd_protocol.messages import RunOrder, RunStatus, ServerState, State
+from samd_protocol.methods import possible
 from samd_protocol.tasks import Update
 from samd_server import __version__, flower
 from samd_server.checkpoint import RunFolder, begun, unfinished, write_atomically
@@ -302,6 +303,7 @@ class Service:
             model_version=bundle.manifest.version,
             graph_sha256=bundle.graph_sha256,
             task=self.task,
+            methods=possible(bundle.manifest.layers),
         )
 
 
