@@ -44,6 +44,13 @@ class AssessmentOut(Answer):
     stale: list[str]
     reading_age_s: float
     signs: dict[str, float | bool | str] | None = Field(description="null unless the ward shares raw signs")
+    artefacts: dict[str, str] = Field(
+        default={}, description="Inputs whose newest value is not scored: jump, flat, no_signal, implausible"
+    )
+    due: list[str] = Field(default=[], description="Inputs that the chart asks for anew")
+    next_due_at: datetime | None = Field(
+        default=None, description="When the next full set is due; null for continuous monitoring"
+    )
 
 
 class HeartbeatOut(Answer):
@@ -61,6 +68,10 @@ class HeartbeatOut(Answer):
     dead_letters: int
     reading_age_s: float | None
     model_version: int | None
+    disagreements: int = Field(
+        default=0, description="How often rule and model came to stand two classes or more apart"
+    )
+    rejected: int = Field(default=0, description="Values that the device could not use")
 
 
 class AlertOut(Answer):
@@ -68,12 +79,13 @@ class AlertOut(Answer):
 
     device: str
     alert_id: str
-    state: Literal["raised", "escalated", "cleared"]
+    state: Literal["raised", "escalated", "deescalated", "cleared"]
     severity: int
     observed_at: datetime
     received_at: datetime
     news2_low: int
     news2_high: int
+    possible: int | None = Field(default=None, description="The class of the range's high end")
 
 
 class TrainingOut(Answer):
