@@ -29,6 +29,7 @@ from samd_edge.model_fetch import Fetcher
 from samd_edge.models import Held, ModelError, Shelf
 from samd_edge.outbox import Outbox, Sender
 from samd_edge.participation import Participation
+from samd_edge.personal import for_patient
 from samd_edge.presence import Inside, Presence
 from samd_edge.runtime import RuntimeUnavailable
 from samd_edge.showing import view_of
@@ -103,6 +104,7 @@ class Agent:
             link=lambda: self.link,
             tell=lambda message: self.presence.publish("training", message, expiry_s=3600),
             spawn=self.spawn,
+            adopted=self.use_personal,
         )
         self.shelf = Shelf(self.db, self.folder)
         self.fetcher = Fetcher(self.shelf, done=self._on_fetched, failed=_not_fetched, now=wall)
@@ -229,7 +231,7 @@ class Agent:
             wall=self.wall,
             share_signs=self.presence.shares_signs,
             direct=self.link.publish,
-            model=self.model,
+            model=self._model_for(folder_of(self.folder, record.id)),
             policy=self.settings.alerts,
             artefacts=self.settings.artefacts,
         )
@@ -404,10 +406,20 @@ class Agent:
         self.shelf.activate(held)
         self.model = model
         if self.admission is not None:
-            self.admission.assessor.model = model
+            self.admission.assessor.model = self._model_for(self.admission.folder)
             self.admission.age()
         self.presence.tell_state()
         log.info("model %d is active", held.version)
+
+    def use_personal(self) -> None:
+        """Assess by the personal model that the trainer has left, if it is for the model in use."""
+        if self.admission is not None:
+            self.admission.assessor.model = self._model_for(self.admission.folder)
+            self.admission.age()
+
+    def _model_for(self, folder: Path) -> Model | None:
+        active = self.shelf.active
+        return for_patient(self.model, None if active is None else active.graph_sha256, folder)
 
     # -- small ---------------------------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class Model:
     weights: NDArray[np.float32]
     version: int
     spec: features.FeatureSpec
+    personal: bool = False
 
 
 def refusal(manifest: Manifest, *, allow_untrained: bool = False) -> str | None:
@@ -122,11 +123,13 @@ def infer(model: Model, snapshot: Reading) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class ModelJudgement:
-    """The model's class, the probability of each of the four, and the version that said so."""
+    """The model's class, the probability of each of the four, and the version that said so; ``personal``
+    when by weights of this patient's own."""
 
     severity: int
     probabilities: tuple[float, ...]
     version: int
+    personal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +308,9 @@ class Assessor:
             self._last_error = reason
             return None, reason
         self._last_error = None
-        view = ModelJudgement(int(probabilities.argmax()), tuple(probabilities.tolist()), model.version)
+        view = ModelJudgement(
+            int(probabilities.argmax()), tuple(probabilities.tolist()), model.version, model.personal
+        )
         return view, None
 
 
@@ -354,7 +359,10 @@ def view_of_model(view: ModelJudgement | None) -> messages.ModelView | None:
     if view is None:
         return None
     return messages.ModelView(
-        severity=_class(view.severity), probabilities=list(view.probabilities), version=view.version
+        severity=_class(view.severity),
+        probabilities=list(view.probabilities),
+        version=view.version,
+        personal=view.personal,
     )
 
 

@@ -84,7 +84,8 @@ def training_start(agent: "Agent", body: TrainingStart) -> Answer:
     temperature = heartbeat.temperature_c()
     if temperature is not None and temperature >= heartbeat.HOT_C:
         raise Refused(f"too hot: {temperature:.0f} °C")
-    agent.participation.join(body.run, held, admission.store.path)
+    active = agent.shelf.active
+    agent.participation.join(body.run, held, admission.store.path, None if active is None else active.path)
     return Answer(accepted=True, rows=rows)
 
 

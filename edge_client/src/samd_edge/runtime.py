@@ -216,6 +216,9 @@ class Graph:
                 shape = inputs[name].shape
                 if not _fits(shape, wanted):
                     raise GraphError(f"{signature} takes {name} of shape {_shown(wanted)}, not {shape}")
+            # A rectifier turns NaN into 0: a missing number would pass for a normal one, unseen.
+            if not np.isfinite(inputs["features"]).all():
+                raise GraphError(f"{signature} got features that are not finite")
             return dict(runner(**inputs))
         except (ValueError, RuntimeError, KeyError) as error:
             raise GraphError(f"{signature} failed in {self.runtime}: {_first_line(error)}") from error

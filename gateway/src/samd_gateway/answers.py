@@ -39,7 +39,10 @@ class AssessmentOut(Answer):
     rule_severity_possible: int
     severity: int
     disagreement: bool
-    model: dict[str, Any] | None = Field(description="severity, probabilities, version; null without a model")
+    model: dict[str, Any] | None = Field(
+        description="severity, probabilities, version, whether the weights are the patient's own; null "
+        "without a model"
+    )
     missing: list[str]
     stale: list[str]
     reading_age_s: float
@@ -249,6 +252,7 @@ class ServerOut(Answer):
     model_version: int | None
     graph_sha256: str | None
     task: str | None
+    methods: list[str] = Field(description="Personalisation methods that its model can be trained by")
     since: datetime | None
     run: dict[str, Any] | None = Field(description="The last status of a run that it published")
 

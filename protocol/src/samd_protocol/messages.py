@@ -59,11 +59,13 @@ class News2(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model says beside the rule: class, probability of each of the four classes, version."""
+    """What the model says beside the rule: class, probability of each of the four classes, version;
+    `personal` when this patient's own weights said so, which came from that version."""
 
     severity: Severity
     probabilities: list[float]
     version: int
+    personal: bool = False
 
 
 class Assessment(msgspec.Struct, frozen=True, kw_only=True, tag="assessment"):

@@ -67,7 +67,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """What the server asks of one device in one round.
 
-    `evaluate` reports on the device's rows of `split`: its training rows, or its hold-out (cut by time).
+    `evaluate` reports on the device's rows of `split`: its training rows, or its hold-out (cut by time). With
+    `personalise`, the device then fits its personal model to these weights, by the method of the settings,
+    and decides whether it is used.
     """
 
     v: int = TASK_VERSION
@@ -81,6 +83,18 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     weights: Vector
     settings: TrainSettings
     split: Literal["train", "holdout"] = "train"
+    personalise: bool = False
+
+
+class PersonalReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a device's personal model: counts on the same rows as the global one's, or none where it
+    was not tried; `grid_recall` on the forgetting grid; whether it is used now, and why."""
+
+    adopted: bool
+    reason: str
+    confusion: list[list[int]] = msgspec.field(default_factory=list)
+    confusion_masked: list[list[int]] = msgspec.field(default_factory=list)
+    grid_recall: float | None = None
 
 
 class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,12 +103,14 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     confusion: list[list[int]]
     confusion_masked: list[list[int]]
     loss: float
+    personal: PersonalReport | None = None
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to one task: weights and counts (`train`), a report (`evaluate`), or an error.
 
-    `label_counts`: the rows of each class that were trained on, or that judged.
+    `label_counts`: the rows of each class that were trained on, or that judged. `metrics`: what else a
+    training says of itself, as the loss of the personal passes.
     """
 
     v: int = TASK_VERSION
@@ -111,6 +127,7 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float = 0.0
     error: str | None = None
     label_counts: list[int] = msgspec.field(default_factory=list)
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class _Version(msgspec.Struct):

@@ -84,6 +84,14 @@ def _reject_report(update: Update) -> str | None:
         return "counts do not add up"
     if _total(update.report.confusion_masked) > EXAMPLES_LIMIT:
         return "impossible count"
+    personal = update.report.personal
+    if personal is not None and personal.confusion:
+        for table in (personal.confusion, personal.confusion_masked):
+            if len(table) != 4 or any(len(row) != 4 or min(row) < 0 for row in table):
+                return "malformed report"
+            # the same rows as the global model's
+            if [sum(row) for row in table] != [sum(row) for row in update.report.confusion]:
+                return "counts do not add up"
     return None
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from samd_server.loop import Evaluation
 from samd_server.metrics import scores
+from samd_server.outcome import Evaluation
 
 TOLERANCE = 0.01
 """How much macro-F1 a candidate may lose: below what five seeds scatter on the ICU demo."""

@@ -310,6 +310,7 @@ class MqttGrid(Grid):
             weights=Vector.of(anchor),
             settings=settings_of(config),
             split="train" if config.get("split", natural) == "train" else "holdout",
+            personalise=bool(config.get("personalise", False)),
         )
         stamp(message, task.id)
         return Pending(task, message, anchor)

@@ -13,8 +13,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -22,41 +21,23 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from samd_data.severity import CLASSES
 from samd_protocol.bundle import Bundle
 from samd_protocol.messages import RunSpec, RunStatus
+from samd_protocol.methods import PERSONAL
+from samd_protocol.runspec import problems
 from samd_protocol.tasks import EvaluationReport, Vector
 from samd_server.checkpoint import Checkpoint, RunFolder
 from samd_server.checks import coarse
 from samd_server.errors import RunFailed, RunStopped
 from samd_server.grid import Collected, MqttGrid, Reply, arrays_of
+from samd_server.outcome import Outcome, log_prior, personal_of, summed
 from samd_server.strategies import aggregate, of_spec, restore, state_of
 
 log = logging.getLogger(__name__)
 
-CLASSES = 4
 RETRIES = 3
 """How often an exchange that missed its quorum is asked again before the run fails."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Summed confusion counts, int64[4, 4] (`[true][predicted]`), of the devices' hold-outs."""
-
-    complete: NDArray[np.int64]
-    masked: NDArray[np.int64]
-    loss: float
-    devices: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the rounds gave. `in_use` is None where no trained model was in use."""
-
-    weights: NDArray[np.float32]
-    candidate: Evaluation
-    in_use: Evaluation | None
-    rounds: int
-    label_counts: list[int]
 
 
 class RoundLoop:
@@ -84,6 +65,8 @@ class RoundLoop:
         self._halted = halted
         self._now = now
         self._wait = wait
+        if found := problems(spec, parent.manifest.layers):
+            raise RunFailed("; ".join(found))
         self._strategy: Strategy = of_spec(spec, len(grid.devices))
         grid.deadline_s = spec.round_deadline_s
 
@@ -119,21 +102,27 @@ class RoundLoop:
             self.folder.save(point)
             self._report_round(number, collected, self._now() - began)
         self._say("evaluating", round=self.spec.rounds)
-        reports = self._evaluate(self.spec.rounds + 1, weights)
+        # The personal passes that end a run are a training like the others, with the same adjustment.
+        closing = prior if self.spec.method in PERSONAL else None
+        reports = self._evaluate(self.spec.rounds + 1, weights, closing=closing)
         candidate, in_use = summed(reports), None
+        personal = None
+        if self.spec.method in PERSONAL:
+            personal = personal_of(reports)
+            self.folder.log(event="personalised", method=self.spec.method, devices=personal.devices)
         if self.parent.manifest.trained:
             others = self._evaluate(self.spec.rounds + 2, self.parent.weights)
             # Two models are compared on the same patients, or not at all.
             both = reports.keys() & others.keys()
             candidate = summed({device: reports[device] for device in both})
             in_use = summed({device: others[device] for device in both})
-        return Outcome(weights, candidate, in_use, self.spec.rounds, point.label_counts)
+        return Outcome(weights, candidate, in_use, self.spec.rounds, point.label_counts, personal)
 
     # -- steps ----------------------------------------------------------------
 
     def _count(self, weights: NDArray[np.float32]) -> list[int]:
         collected = self._ask("evaluate", 0, weights, [], split="train")
-        counts = np.zeros(CLASSES, dtype=np.int64)
+        counts = np.zeros(len(CLASSES), dtype=np.int64)
         for reply in collected.replies:
             if reply.update.report is not None:
                 counts += np.asarray(reply.update.report.confusion, dtype=np.int64).sum(axis=1)
@@ -147,8 +136,12 @@ class RoundLoop:
         replies = [reply.message for reply in collected.replies]
         return aggregate(self._strategy, number, replies, weights), collected
 
-    def _evaluate(self, number: int, weights: NDArray[np.float32]) -> dict[str, EvaluationReport]:
-        collected = self._ask("evaluate", number, weights, [], split="holdout")
+    def _evaluate(
+        self, number: int, weights: NDArray[np.float32], *, closing: list[float] | None = None
+    ) -> dict[str, EvaluationReport]:
+        collected = self._ask(
+            "evaluate", number, weights, closing or [], split="holdout", personalise=closing is not None
+        )
         self.folder.log(
             event="evaluated",
             round=number,
@@ -163,7 +156,14 @@ class RoundLoop:
         }
 
     def _ask(
-        self, kind: str, number: int, weights: NDArray[np.float32], prior: list[float], *, split: str
+        self,
+        kind: str,
+        number: int,
+        weights: NDArray[np.float32],
+        prior: list[float],
+        *,
+        split: str,
+        personalise: bool = False,
     ) -> Collected:
         """One exchange with every admitted device, asked again when it misses the quorum.
 
@@ -177,6 +177,7 @@ class RoundLoop:
         for attempt in range(1 + RETRIES):
             self._obey(phase, number)
             config = self._config(prior, split)
+            config["personalise"] = personalise
             configure = (
                 self._strategy.configure_train if kind == "train" else self._strategy.configure_evaluate
             )
@@ -290,32 +291,6 @@ class RoundLoop:
             "quorum": self.spec.quorum,
         }
         self._publish(msgspec.convert(status | fields, RunStatus))
-
-
-def summed(reports: Mapping[str, EvaluationReport]) -> Evaluation:
-    """The reports of several devices as one, in the order of their names; the loss is the mean over rows."""
-    complete = np.zeros((CLASSES, CLASSES), dtype=np.int64)
-    masked = np.zeros((CLASSES, CLASSES), dtype=np.int64)
-    loss = 0.0
-    for _, report in sorted(reports.items()):
-        counts = np.asarray(report.confusion, dtype=np.int64)
-        complete += counts
-        masked += np.asarray(report.confusion_masked, dtype=np.int64)
-        loss += report.loss * int(counts.sum())
-    return Evaluation(complete, masked, loss / max(int(complete.sum()), 1), len(reports))
-
-
-def log_prior(label_counts: list[int], tau: float) -> list[float]:
-    """The logit adjustment tau * log(class share), of the classes' counts summed over the devices.
-
-    Menon et al., "Long-tail learning via logit adjustment" (ICLR 2021). A class that nobody has is counted
-    as one case, since its share has no logarithm. Empty (no adjustment) for tau 0 or without any count.
-    """
-    counts = np.asarray(label_counts, dtype=np.float64)
-    if tau == 0.0 or counts.sum() == 0:
-        return []
-    shares = np.maximum(counts, 1.0)
-    return [float(value) for value in tau * np.log(shares / shares.sum())]
 
 
 def _reasons(collected: Collected) -> str:

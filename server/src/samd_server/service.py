@@ -29,8 +29,9 @@ from samd_server.gate import decide
 from samd_server.grid import MqttGrid
 from samd_server.keras_file import with_weights
 from samd_server.link import Link
-from samd_server.loop import Outcome, RoundLoop
+from samd_server.loop import RoundLoop
 from samd_server.metrics import scores
+from samd_server.outcome import Outcome
 from samd_server.registry import Registry
 from samd_server.release import Releaser
 
@@ -157,6 +158,14 @@ class Service:
             "complete": msgspec.to_builtins(scores(outcome.candidate.complete)),
             "masked": msgspec.to_builtins(scores(outcome.candidate.masked)),
         }
+        if (personal := outcome.personal) is not None:
+            # Of the devices that tried a personal model: what assesses each of them now, and the candidate.
+            metrics["personal"] = {
+                "tried": personal.tried,
+                "adopted": personal.adopted,
+                **msgspec.to_builtins(scores(personal.used)),
+            }
+            metrics["personal_candidate"] = msgspec.to_builtins(scores(personal.candidate))
         manifest = msgspec.structs.replace(
             parent.manifest,
             version=self.registry.next_version(),

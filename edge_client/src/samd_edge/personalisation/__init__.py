@@ -16,6 +16,8 @@ module         what it says
 ``fedrep``     the same, trained one after the other
 ``apfl``       a mixture of a model of its own and the global one
 ``layout``     which weights are body and head
+``policy``     whether a personal model may assess its patient
+``forgetting`` readings over the whole physiological range, that no model may forget
 =============  ====================================================================================
 """
 

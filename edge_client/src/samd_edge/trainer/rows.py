@@ -38,10 +38,21 @@ class Rows:
 
 @dataclass(frozen=True)
 class Admission:
-    """The labelled hours of one admission, cut by time."""
+    """The labelled hours of one admission, cut by time; ``hours`` counts those without a label, too."""
 
     train: Rows
     holdout: Rows
+    hours: int = 0
+
+    def absence(self, rows: Rows) -> str | None:
+        """Why there is nothing to do on these of its rows; None when there is something."""
+        if len(rows):
+            return None
+        if not self.hours:
+            return "no data"
+        if not len(self.train) and not len(self.holdout):
+            return f"no labels yet: none of {self.hours} recorded hours can be labelled"
+        return f"no data: {self.hours} recorded hours leave none on this side of the cut"
 
 
 def build(readings: Iterable[Reading], spec: FeatureSpec) -> Admission:
@@ -54,7 +65,9 @@ def build(readings: Iterable[Reading], spec: FeatureSpec) -> Admission:
     known = classes >= 0
     values, labels, hours = table.values[known], classes[known].astype(np.int32), table.hours[known]
     train, holdout = splits.by_time(hours, TRAIN_SHARE, PURGE)
-    return Admission(Rows(values[train], labels[train]), Rows(values[holdout], labels[holdout]))
+    return Admission(
+        Rows(values[train], labels[train]), Rows(values[holdout], labels[holdout]), len(table.hours)
+    )
 
 
 def thin(readings: Iterable[Reading]) -> Iterator[Reading]:
