@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from gateway_peers import Device, Gateway, Server, assessment, free_port, until
@@ -36,7 +37,11 @@ def test_something_else_that_answers_there(broker_url: str, capsys: pytest.Captu
 
 
 def test_a_run_started_and_watched_to_its_end(
-    own_broker: str, make_gateway: Callable[..., Gateway], peers: Callable, capsys: pytest.CaptureFixture[str]
+    own_broker: str,
+    make_gateway: Callable[..., Gateway],
+    peers: Callable,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     gateway = make_gateway(own_broker)
     at = ["--gateway", gateway.url]
@@ -71,6 +76,22 @@ def test_a_run_started_and_watched_to_its_end(
     assert failed in capsys.readouterr().out
     assert main(["runs", "stop", failed, *at]) == 2
     assert "has ended already" in capsys.readouterr().err
+    described = tmp_path / "run.toml"
+    described.write_text(
+        'rounds = 3\nquorum = 1\ndevices = ["bed-01"]\n[personalisation]\nmethod = "finetune"'
+    )
+    assert main(["runs", "start", "--run", str(described), *at]) == 2
+    assert "cannot be trained by 'finetune'; choose one of: none" in capsys.readouterr().err
+    assert main(["runs", "start", "--run", str(described), "--method", "none", "--json", *at]) == 0
+    started = json.loads(capsys.readouterr().out)
+    assert (started["rounds"], started["asked"]) == (3, ["bed-01"])
+    assert main(["runs", "stop", started["id"], *at]) == 0
+    capsys.readouterr()
+    described.write_text("round = 3")
+    assert main(["runs", "start", "--run", str(described), *at]) == 2
+    assert capsys.readouterr().err.startswith(f"samd-gateway: {described}: round is not known; did you mean")
+    assert main(["runs", "start", "--strategy", "Krum", *at]) == 2
+    assert "Krum as set needs 5 replies" in capsys.readouterr().err
     assert main(["runs", "start", "--rounds", "0", *at]) == 2
     assert capsys.readouterr().err == "samd-gateway: rounds is 0: it must lie between 1 and 10000\n"
 

@@ -94,11 +94,13 @@ class Service:
         if folder.finished:
             return
         status: dict[str, Any] = {}
+        described: dict[str, Any] = {}
         try:
             order = folder.order()
             if order.spec is None:
                 raise RunFailed("the order holds no description of the run")
             status = {"rounds": order.spec.rounds, "quorum": order.spec.quorum}
+            described = {"spec": msgspec.to_builtins(order.spec)}
             done = self._known_outcome(folder) or self._train(folder, order)
             status |= done
         except RunStopped as error:
@@ -114,7 +116,7 @@ class Service:
         finally:
             with self._lock:
                 self._grid = None
-        folder.finish(**status, ended_at=datetime.now(UTC), peak_memory_mb=_peak_memory_mb())
+        folder.finish(**status, **described, ended_at=datetime.now(UTC), peak_memory_mb=_peak_memory_mb())
         self._halts.pop(folder.run, None)
         self.link.publish_run(msgspec.convert({"run": folder.run} | status, RunStatus))
 
