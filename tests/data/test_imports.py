@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-CORE = "reading plausibility news2 severity carry hourly features history deterioration calibration splits table synthetic cli errors"
+CORE = (
+    "reading plausibility news2 severity carry hourly features history deterioration calibration tasks "
+    "splits table synthetic cli errors"
+)
 CODE = f"""
 import sys
 for name in {CORE.split()!r}:

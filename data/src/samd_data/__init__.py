@@ -15,6 +15,7 @@ module             what it says
 ``features``       from rows to the numbers that a network reads
 ``history``        the features of up to six hours, and the patient's own baseline
 ``deterioration``  whether NEWS2 reaches 7 within six hours: when it is asked, and the labels
+``tasks``          what a model can be asked, and what each question reads and tells
 ``calibration``    probabilities that mean what they say, and sets that say how sure they are
 ``splits``         training and test rows that do not leak into each other
 ``table``          readings as CSV or JSON lines, row by row

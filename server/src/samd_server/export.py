@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from samd_data.features import FeatureSpec
-from samd_data.severity import CLASSES
+from samd_data.tasks import SEVERITY, task_of
 from samd_protocol.bundle import Bundle, Features, Layer, Manifest
 from samd_server import keras_file, network
 
@@ -25,23 +25,32 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 
 
 def export(
-    spec: FeatureSpec, hidden: Sequence[int] = (32, 16), seed: int = 0, name: str = "severity"
+    spec: FeatureSpec,
+    hidden: Sequence[int] = (32, 16),
+    seed: int = 0,
+    name: str = "",
+    *,
+    task: str = SEVERITY,
 ) -> Bundle:
-    """An untrained bundle (version 0); needs TensorFlow, about 15 s. The same seed gives the same weights."""
+    """An untrained bundle (version 0); needs TensorFlow, about 15 s. The same seed gives the same weights.
+
+    ``name`` is that of the task unless another is given. Raises ValueError for an unknown task.
+    """
+    classes = task_of(task).classes
     tf = network.tensorflow()
-    layers = network.layers(spec.size, hidden, len(CLASSES))
+    layers = network.layers(spec.size, hidden, len(classes))
     with network.quiet():
-        model = network.build(spec.size, hidden, len(CLASSES), seed)
+        model = network.build(spec.size, hidden, len(classes), seed, name=task)
         graph = build_graph(layers, BATCH_SIZE)
         archive = _keras_bytes(model)
     weights = network.flatten(model)
     manifest = Manifest(
-        name=name,
+        name=name or task,
         version=0,
-        task="severity",
+        task=task,
         trained=False,
         features=Features(name=spec.name, labels=spec.labels, size=spec.size),
-        classes=list(CLASSES),
+        classes=list(classes),
         layers=layers,
         batch_size=BATCH_SIZE,
         metrics={},

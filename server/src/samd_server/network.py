@@ -81,7 +81,7 @@ def quiet() -> Iterator[None]:
             os.close(saved)
 
 
-def build(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> Any:
+def build(inputs: int, hidden: Sequence[int], classes: int, seed: int, name: str = "severity") -> Any:
     """The Keras model, Glorot-initialised from `seed` alone; needs TensorFlow."""
     keras = tensorflow().keras
     widths = [*hidden, classes]
@@ -95,7 +95,7 @@ def build(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> Any:
                 name=f"dense_{number}",
             )
         )
-    return keras.Sequential(stack, name="severity")
+    return keras.Sequential(stack, name=name)
 
 
 def flatten(model: Any) -> NDArray[np.float32]:
