@@ -25,6 +25,10 @@ PARTS = {
     "gateway_ingest": "durable messages a second beside a consumer that stores nothing",
     "agent_store": "reading to assessment in the store, and what an alert's sync adds",
     "system": "trigger to first step, round overhead, a whole run of ten devices",
+    "table1": "severity: local, centralised, federated, strategies, models of each patient's own",
+    "table2": "deterioration: beside NEWS2 and scikit-learn, then personal models on known patients",
+    "table3": "severity under attack: a fifth of the devices lie",
+    "table4": "what a method costs on the device, beside the same in TensorFlow",
 }
 
 
