@@ -1,4 +1,4 @@
-"""`samd-server`: export, train, run, models."""
+"""`samd-server`: export, train, run, runs, models."""
 
 import argparse
 import logging
@@ -18,6 +18,7 @@ from samd_protocol.errors import ProtocolError
 from samd_server import __version__
 from samd_server.errors import ServerError
 from samd_server.model_commands import add_export_parser, add_train_parser
+from samd_server.run_commands import add_runs_parser
 
 if TYPE_CHECKING:
     from samd_server.registry import Registry
@@ -75,8 +76,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="first model of an empty store; without it an untrained one is built (needs TensorFlow)",
     )
+    run.add_argument(
+        "--track",
+        default="",
+        metavar="NAMES",
+        help="also tell the runs' metrics to: tensorboard, wandb (offline without WANDB_API_KEY), or both",
+    )
     run.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     run.set_defaults(run=_run)
+    add_runs_parser(commands)
     models = commands.add_parser("models", help="list the versions in the model store")
     models.add_argument("--data", type=Path, default=Path(".samd/server"), metavar="DIR")
     models.add_argument("--json", action="store_true", help="one JSON line per version")
@@ -91,6 +99,7 @@ def _run(args: argparse.Namespace) -> int:
     flower.prepare()
     from samd_server.release import check_url
     from samd_server.service import Service, import_model, make_private
+    from samd_server.tracking import check
 
     # Until the service can be asked to stop: also ends the building of a first model.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -102,6 +111,8 @@ def _run(args: argparse.Namespace) -> int:
         cert_file=args.cert_file,
         key_file=args.key_file,
     )
+    tracking = [name.strip() for name in args.track.split(",") if name.strip()]
+    check(tracking)
     _ = broker.address  # a wrong address is told before a first model is built
     check_url(args.gateway)
     make_private(args.data)
@@ -111,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
             import_model(registry, args.model)
         else:
             _build_first(registry)
-    service = Service(broker, args.gateway, args.data)
+    service = Service(broker, args.gateway, args.data, tracking=tracking)
     received: list[int] = []
 
     def end(number: int, _frame: object) -> None:

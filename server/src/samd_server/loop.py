@@ -10,10 +10,10 @@ ends it. The strategy is Flower's, unchanged.
 """
 
 import logging
-import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,11 +28,11 @@ from samd_protocol.methods import PERSONAL
 from samd_protocol.runspec import problems
 from samd_protocol.tasks import EvaluationReport, Vector
 from samd_server.checkpoint import Checkpoint, RunFolder
-from samd_server.checks import coarse
 from samd_server.errors import RunFailed, RunStopped
-from samd_server.grid import Collected, MqttGrid, Reply, arrays_of
-from samd_server.outcome import Outcome, log_prior, personal_of, summed
+from samd_server.grid import Collected, MqttGrid, arrays_of
+from samd_server.outcome import Outcome, judged, log_prior, personal_of, summed
 from samd_server.strategies import aggregate, of_spec, restore, state_of
+from samd_server.telling import coarsely, device_seconds, reasons, said
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ RETRIES = 3
 
 
 class RoundLoop:
-    """Leads one run. `publish` sends the status; `halted` tells whether to stop or to pause."""
+    """Leads one run. `publish` sends the status; `halted` tells whether to stop or to pause; `track`
+    (default: the run's folder) is told what happened."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class RoundLoop:
         *,
         publish: Callable[[RunStatus], None],
         halted: Callable[[], str | None],
+        track: Callable[[Mapping[str, Any]], None] | None = None,
         now: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -62,6 +64,7 @@ class RoundLoop:
         self.folder = folder
         self.parent = parent
         self._publish = publish
+        self._tracked = track
         self._halted = halted
         self._now = now
         self._wait = wait
@@ -109,7 +112,7 @@ class RoundLoop:
         personal = None
         if self.spec.method in PERSONAL:
             personal = personal_of(reports)
-            self.folder.log(event="personalised", method=self.spec.method, devices=personal.devices)
+            self._track(event="personalised", method=self.spec.method, by_device=personal.devices)
         if self.parent.manifest.trained:
             others = self._evaluate(self.spec.rounds + 2, self.parent.weights)
             # Two models are compared on the same patients, or not at all.
@@ -123,10 +126,18 @@ class RoundLoop:
     def _count(self, weights: NDArray[np.float32]) -> list[int]:
         collected = self._ask("evaluate", 0, weights, [], split="train")
         counts = np.zeros(len(CLASSES), dtype=np.int64)
+        by_device = {}
         for reply in collected.replies:
             if reply.update.report is not None:
-                counts += np.asarray(reply.update.report.confusion, dtype=np.int64).sum(axis=1)
-        self.folder.log(event="counted", label_counts=counts.tolist(), devices=len(collected.replies))
+                found = np.asarray(reply.update.report.confusion, dtype=np.int64).sum(axis=1)
+                by_device[reply.device] = {"label_counts": found.tolist()}
+                counts += found
+        self._track(
+            event="counted",
+            label_counts=counts.tolist(),
+            devices=len(collected.replies),
+            by_device=by_device,
+        )
         return [int(count) for count in counts]
 
     def _train_round(
@@ -142,12 +153,17 @@ class RoundLoop:
         collected = self._ask(
             "evaluate", number, weights, closing or [], split="holdout", personalise=closing is not None
         )
-        self.folder.log(
+        self._track(
             event="evaluated",
             round=number,
             devices=len(collected.replies),
             dropped=collected.dropped,
             awaited=collected.awaited,
+            by_device={
+                reply.device: judged(reply.update.report)
+                for reply in collected.replies
+                if reply.update.report is not None
+            },
         )
         return {
             reply.device: reply.update.report
@@ -195,7 +211,7 @@ class RoundLoop:
                 return collected
             if judging and len(collected.dropped) >= self.spec.quorum:
                 return collected
-            self.folder.log(
+            self._track(
                 event="quorum missed",
                 round=number,
                 attempt=attempt + 1,
@@ -208,7 +224,7 @@ class RoundLoop:
                 round=number,
                 replies=len(collected.replies),
                 awaited=dict(Counter(collected.awaited.values())),
-                dropped=_coarsely(collected),
+                dropped=coarsely(collected),
                 reason=f"{len(collected.replies)} of {quorum} replies",
             )
             if attempt < RETRIES and collected.dropped and not collected.awaited:
@@ -217,7 +233,7 @@ class RoundLoop:
             return collected
         raise RunFailed(
             f"round {number}: {len(collected.replies)} of the {quorum} replies needed, "
-            f"asked {1 + RETRIES} times; {_reasons(collected)}"
+            f"asked {1 + RETRIES} times; {reasons(collected)}"
         )
 
     def _config(self, prior: list[float], split: str) -> ConfigRecord:
@@ -256,11 +272,11 @@ class RoundLoop:
             self._say(phase, round=number)
 
     def _report_round(self, number: int, collected: Collected, seconds: float) -> None:
-        slowest = max(map(_device_seconds, collected.replies), default=0.0)
+        slowest = max(map(device_seconds, collected.replies), default=0.0)
         total = sum(reply.update.num_examples for reply in collected.replies)
         losses = [(reply.update.loss, reply.update.num_examples) for reply in collected.replies]
         loss = sum(loss * count for loss, count in losses if loss is not None) / total
-        self.folder.log(
+        self._track(
             event="round",
             round=number,
             loss=loss,
@@ -271,17 +287,25 @@ class RoundLoop:
             ignored=dict(self.grid.ignored),
             seconds=seconds,
             slowest_device_seconds=slowest,
+            by_device={reply.device: said(reply) for reply in collected.replies},
         )
         self._say(
             "training",
             round=number,
             replies=len(collected.replies),
             awaited=dict(Counter(collected.awaited.values())),
-            dropped=_coarsely(collected),
+            dropped=coarsely(collected),
             metrics={"loss": loss, "examples": float(total)},
             round_seconds=seconds,
             overhead_seconds=max(0.0, seconds - slowest),
         )
+
+    def _track(self, **record: Any) -> None:
+        """Write down what happened: into the run's folder, unless somebody else does that too."""
+        if self._tracked is None:
+            self.folder.log(**record)
+        else:
+            self._tracked(record)
 
     def _say(self, phase: str, **fields: object) -> None:
         status = {
@@ -291,18 +315,3 @@ class RoundLoop:
             "quorum": self.spec.quorum,
         }
         self._publish(msgspec.convert(status | fields, RunStatus))
-
-
-def _reasons(collected: Collected) -> str:
-    said = Counter(collected.awaited.values()) + Counter(_coarsely(collected))
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(said.items())) or "no device answered"
-
-
-def _coarsely(collected: Collected) -> dict[str, int]:
-    return dict(Counter(map(coarse, collected.dropped.values())))
-
-
-def _device_seconds(reply: Reply) -> float:
-    """A device's own time; one whose clock went mad does not spoil the figures of the round."""
-    seconds = reply.update.seconds
-    return seconds if math.isfinite(seconds) and seconds > 0.0 else 0.0

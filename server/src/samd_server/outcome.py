@@ -70,6 +70,18 @@ def personal_of(reports: Mapping[str, EvaluationReport]) -> Personal:
     return Personal(len(tried), sum(each.adopted for each in told.values()), used, candidate, devices)
 
 
+def judged(report: EvaluationReport) -> dict[str, float | int | None]:
+    """One device's hold-out in a few numbers."""
+    complete, masked = scores(report.confusion), scores(report.confusion_masked)
+    return {
+        "rows": complete.rows,
+        "loss": report.loss,
+        "macro_f1": complete.macro_f1,
+        "recall_urgent": complete.recall_urgent,
+        "macro_f1_masked": masked.macro_f1,
+    }
+
+
 def summed(reports: Mapping[str, EvaluationReport]) -> Evaluation:
     """The reports of several devices as one, in the order of their names; the loss is the mean over rows."""
     complete = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)

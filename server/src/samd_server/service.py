@@ -7,6 +7,7 @@ import os
 import queue
 import resource
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from samd_server.metrics import scores
 from samd_server.outcome import Outcome
 from samd_server.registry import Registry
 from samd_server.release import Releaser
+from samd_server.tracking import Tracking, open_trackers
+from samd_server.tracking.jsonl import JsonLines
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +44,21 @@ log = logging.getLogger(__name__)
 class Service:
     """The server program. `serve` returns when `stop` was called from a signal handler or a test."""
 
-    def __init__(self, broker: Broker, gateway: str, data: Path, *, task: str = "severity") -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        gateway: str,
+        data: Path,
+        *,
+        task: str = "severity",
+        tracking: Sequence[str] = (),
+    ) -> None:
         """Raises ServerError and BrokerError for what cannot work: files, addresses, a folder in use."""
         self.data = data
         self._claim = _claim(data)
         self.registry = Registry(data / "models", task)
         self.task = task
+        self._tracking = tuple(tracking)
         self._runs = data / "runs"
         self._orders: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._halts: dict[str, str] = {}
@@ -132,6 +144,7 @@ class Service:
             self._grid = grid
             for device in self._offline & set(grid.devices):
                 grid.set_online(device, False)
+        tracking = Tracking(JsonLines(folder), *open_trackers(self._tracking, folder.path))
         loop = RoundLoop(
             order.spec,
             grid,
@@ -139,12 +152,25 @@ class Service:
             parent,
             publish=self.link.publish_run,
             halted=lambda: "stop" if self._ended.is_set() else self._halts.get(folder.run),
+            track=tracking.log,
         )
-        outcome = loop.run()
-        return self._release(folder, order, parent, outcome)
+        tracking.begin(
+            folder.run,
+            {
+                "spec": msgspec.to_builtins(order.spec),
+                "devices": len(order.devices),
+                "parent_version": parent.manifest.version,
+                "graph_sha256": parent.graph_sha256,
+            },
+        )
+        try:
+            outcome = loop.run()
+            return self._release(folder, order, parent, outcome, tracking)
+        finally:
+            tracking.end()
 
     def _release(
-        self, folder: RunFolder, order: RunOrder, parent: Bundle, outcome: Outcome
+        self, folder: RunFolder, order: RunOrder, parent: Bundle, outcome: Outcome, tracking: Tracking
     ) -> dict[str, Any]:
         self.link.publish_run(
             RunStatus(
@@ -188,8 +214,15 @@ class Service:
         written = self.registry.add(
             candidate, decision="released" if released else "kept", reason=reason, run=folder.run
         )
-        folder.log(
-            event="candidate", version=manifest.version, released=released, reason=reason, metrics=metrics
+        tracking.log(
+            {
+                "event": "candidate",
+                "round": outcome.rounds,
+                "version": manifest.version,
+                "released": released,
+                "reason": reason,
+                "metrics": metrics,
+            }
         )
         return self._announce(folder, written, released=released, reason=reason)
 
