@@ -364,3 +364,29 @@ def test_a_folder_that_cannot_be_written_costs_the_round_and_says_so(
     monkeypatch.setattr("samd_edge.personal.tempfile.mkstemp", full)
     assert "No space left" in one.do(one.task(settings={"method": "ditto"})).error
     assert one.do(one.task(settings={"method": "none"})).error is None
+
+
+def test_sgd_takes_steps_in_proportion_to_the_gradient(device: Any) -> None:
+    one = device(recording(120))
+    weights = one.bundle.weights
+
+    def step(rate: float, optimizer: str) -> Any:
+        settings = {
+            "epochs": 1,
+            "learning_rate": rate,
+            "optimizer": optimizer,
+            "mask_rate": 0.0,
+            "proximal_mu": 0.0,
+        }
+        update = one.do(one.task(settings=settings))
+        assert update.error is None, update.error
+        return update.weights.array() - weights
+
+    adam, sgd = step(1e-4, "adam"), step(1e-4, "sgd")
+    # three batches: Adam moves a weight by about the rate each time, SGD by the rate times its gradient
+    assert np.abs(adam).max() == pytest.approx(3e-4, rel=0.05)
+    assert 0 < np.abs(sgd).max() < 1e-4
+    np.testing.assert_allclose(step(2e-4, "sgd"), 2 * sgd, rtol=0.02, atol=3e-7)
+    assert one.do(one.task(settings={"optimizer": "rmsprop"})).error == (
+        "optimizer is 'rmsprop'; it is one of adam, sgd"
+    )

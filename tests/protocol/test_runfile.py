@@ -21,6 +21,7 @@ round_deadline_s = 90.5
 [training]
 epochs = 3
 learning_rate = 0.02
+optimizer = "sgd"
 proximal_mu = 0.1
 mask_rate = 0.2
 logit_adjustment = 0.5
@@ -54,6 +55,7 @@ def test_a_file_says_every_field_of_a_run() -> None:
         round_deadline_s=90.5,
         epochs=3,
         learning_rate=0.02,
+        optimizer="sgd",
         proximal_mu=0.1,
         mask_rate=0.2,
         logit_adjustment=0.5,
@@ -108,6 +110,10 @@ def test_an_empty_file_is_a_run_of_defaults() -> None:
             "[personalisation] method 'dito' is not offered; did you mean 'ditto'?",
         ),
         ("[personalisation]\nmethod = 'ditto'", "[personalisation] mu: ditto needs its lambda above 0"),
+        (
+            "[training]\noptimizer = 'sdg'",
+            "[training] optimizer 'sdg' is not offered; choose one of: adam, sgd",
+        ),
         ("devices = []", "devices is a list of names"),
         ("devices = ['a/b']", "devices: 'a/b' is no name"),
     ],

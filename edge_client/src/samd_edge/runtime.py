@@ -37,6 +37,9 @@ class GraphError(Exception):
     """A graph cannot be loaded, or refuses what it is given: shapes, types, indices."""
 
 
+SGD_STEPS: Final = 1e5
+
+
 class TrainState(NamedTuple):
     """Weights and the state of Adam: ``float32[P]`` three times, and the number of steps done."""
 
@@ -49,6 +52,15 @@ class TrainState(NamedTuple):
     def fresh(cls, weights: Floats) -> "TrainState":
         """Before the first step of a round."""
         return cls(weights, np.zeros_like(weights), np.zeros_like(weights), 0.0)
+
+    def as_sgd(self) -> "TrainState":
+        """The same weights for steps of plain SGD by the same graph; leaves a state that has begun as it is.
+
+        With the second moment at 1 and so many steps done that nothing is corrected for a beginning, Adam's
+        step is rate * m: SGD with an averaged momentum of 0.9. The second moment leaves 1 by at most a
+        thousandth a step, so over some hundred steps of a round the rate is what it says.
+        """
+        return self._replace(v=np.ones_like(self.v), t=SGD_STEPS) if self.t == 0 else self
 
 
 def _unusable(name: str) -> str | None:

@@ -31,6 +31,7 @@ class RunRequest(BaseModel):
     admission_deadline_s: float = 15.0
     round_deadline_s: float = 60.0
     seed: int = 0
+    optimizer: str = Field("adam", description="What a device learns by: adam, or sgd")
     name: str = Field("", max_length=120, description="A label for people")
     strategy_settings: dict[str, float] = Field({}, description="Hyper-parameters of the strategy")
     weighting: str = Field("examples", description="What a reply counts by: examples, or severe")

@@ -239,6 +239,7 @@ class ModelRelease(msgspec.Struct, frozen=True, kw_only=True, tag="model"):
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a federated training is to do. Deadlines in seconds; `mask_rate` hides signs in training rows.
 
+    `optimizer` is what a device learns by: `adam`, or `sgd` (with learning rates around 0.1).
     `strategy` averages on the server, with `strategy_settings`; `weighting` is what a reply counts by:
     `examples`, or `severe` rows. `method` personalises on the device, with the settings `personal_...` and
     `rehearsal`, see `samd_protocol.tasks.TrainSettings`. What goes together is judged by
@@ -256,6 +257,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     admission_deadline_s: float = 15.0
     round_deadline_s: float = 60.0
     seed: int = 0
+    optimizer: str = "adam"
     name: str = ""
     strategy_settings: dict[str, float] = msgspec.field(default_factory=dict)
     weighting: str = "examples"

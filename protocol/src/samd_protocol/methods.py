@@ -19,6 +19,10 @@ NEEDS_HEAD: Final = ("fedper", "fedrep")
 """Those that keep a part of the network at home, and so need a layout that names a body and a head."""
 
 
+OPTIMIZERS: Final = ("adam", "sgd")
+"""What the passes of every method are made with."""
+
+
 def refusal(method: str, layers: Sequence[Layer]) -> str | None:
     """Why a model of this layout cannot be trained by a method, with what to do instead; None if it can."""
     if method not in METHODS:

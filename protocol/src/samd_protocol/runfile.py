@@ -46,6 +46,7 @@ PLACES: Final[Mapping[str, Mapping[str, str]]] = {
     "training": {
         "epochs": "epochs",
         "learning_rate": "learning_rate",
+        "optimizer": "optimizer",
         "proximal_mu": "proximal_mu",
         "mask_rate": "mask_rate",
         "logit_adjustment": "logit_adjustment",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from samd_protocol.bundle import Layer
 from samd_protocol.messages import RunSpec
-from samd_protocol.methods import METHODS, PERSONAL, refusal
+from samd_protocol.methods import METHODS, OPTIMIZERS, PERSONAL, refusal
 from samd_protocol.strategies import STRATEGIES, UNWEIGHTED, WEIGHTINGS, least_replies
 
 
@@ -61,6 +61,8 @@ def _strategy_problems(spec: RunSpec) -> Iterable[str]:
 
 
 def _method_problems(spec: RunSpec) -> Iterable[str]:
+    if spec.optimizer not in OPTIMIZERS:
+        yield f"optimizer {spec.optimizer!r} is not offered; {choose(spec.optimizer, OPTIMIZERS)}"
     if spec.method not in METHODS:
         yield f"method {spec.method!r} is not offered; {choose(spec.method, METHODS)}"
         return

@@ -42,6 +42,8 @@ class Vector(msgspec.Struct, frozen=True, kw_only=True):
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Hyper-parameters of one round on one device. `log_prior` is empty for no logit adjustment.
 
+    With `optimizer` "sgd" Adam's second moment is held still: rows that teach little then pull little.
+
     `method` is one of `samd_protocol.methods.METHODS`. Of the personal vector: `personal_epochs` and
     `personal_learning_rate` (0: as of the shared one), `personal_mu` (its pull to the global weights: Ditto's
     lambda), `personal_alpha` and `personal_alpha_rate` (APFL's share, and how fast it moves), `rehearsal`
@@ -55,6 +57,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     mask_rate: float = 0.0
     log_prior: list[float] = msgspec.field(default_factory=list)
     seed: int = 0
+    optimizer: str = "adam"
     method: str = "none"
     personal_epochs: int = 0
     personal_learning_rate: float = 0.0

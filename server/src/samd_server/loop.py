@@ -246,6 +246,7 @@ class RoundLoop:
                 "log-prior": prior,
                 "seed": self.spec.seed,
                 "split": split,
+                "optimizer": self.spec.optimizer,
                 "method": self.spec.method,
                 "personal-epochs": self.spec.personal_epochs,
                 "personal-learning-rate": self.spec.personal_learning_rate,

@@ -12,13 +12,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from samd_data.features import FeatureSpec, encode, hide, mask_signs
+from samd_data.features import FeatureSpec, encode, hide
 from samd_data.reading import COLUMNS
 from samd_data.severity import CLASSES
 from samd_edge.personalisation import Epoch, Method, Metrics, State
 from samd_edge.personalisation.none import none
 from samd_edge.runtime import Floats, Ints, TrainState, batches
 from samd_edge.trainer.rows import Rows
+from samd_protocol.methods import OPTIMIZERS
 from samd_protocol.tasks import EvaluationReport, TrainSettings
 
 
@@ -145,6 +146,8 @@ def epochs_of(
         raise ValueError(f"rate is {settings.mask_rate}; it is a probability, 0 to 1")
     if not len(rows):
         raise ValueError("there are no rows to train on")
+    if settings.optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer is {settings.optimizer!r}; it is one of {', '.join(OPTIMIZERS)}")
     prior = np.asarray(settings.log_prior or [0.0] * len(CLASSES), dtype=np.float32)
     own = encode(rows.values, spec), rows.labels
     both = own
@@ -167,6 +170,8 @@ def epochs_of(
     ) -> tuple[TrainState, float]:
         nonlocal done
         complete, labels = both if personal else own
+        if settings.optimizer == "sgd":
+            state = state.as_sgd()
         order = batches(generator.permutation(len(labels)), batch_size)
         hidden = generator.random((len(labels), len(COLUMNS))) < settings.mask_rate
         after, loss = trainer.train_epoch(
@@ -200,9 +205,10 @@ def evaluate_round(
 
     Which signs are hidden depends on the seed and the device, not on the round: rounds can be compared.
     """
-    loss, confusion = trainer.evaluate(encode(rows.values, spec), rows.labels, weights)
-    hidden = mask_signs(rows.values, settings.mask_rate, place._replace(round=0).generator())
-    _, masked = trainer.evaluate(encode(hidden, spec), rows.labels, weights)
+    complete = encode(rows.values, spec)
+    loss, confusion = trainer.evaluate(complete, rows.labels, weights)
+    drawn = place._replace(round=0).generator().random((len(rows), len(COLUMNS)))
+    _, masked = trainer.evaluate(hide(complete, drawn < settings.mask_rate, spec), rows.labels, weights)
     if not np.isfinite(loss):
         raise Diverged("the model answers with values that are not finite")
     return EvaluationReport(confusion=confusion.tolist(), confusion_masked=masked.tolist(), loss=loss)
