@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 from samd_gateway.cli import main
 from samd_gateway.run_commands import summary
 from samd_gateway.tables import devices_table
-from samd_protocol.messages import ModelView, News2
+from samd_protocol.messages import Deterioration, ModelView, News2
 
 
 @pytest.mark.parametrize(
@@ -146,9 +147,28 @@ def test_the_table_says_what_is_missing_and_what_is_past(
     shown = text(found)
     for cell in ("7 high", "RR3 SpO22 O22 BP0 HR0 C0 T0", "1-4 60%", "disagree"):
         assert cell in shown
+    for asked, cell in (
+        ({"probability": 0.314, "possible": ["stable"], "calibration": "temperature"}, " 31% "),
+        ({"probability": 0.62}, " ~62% "),
+        ({"reason": "7 or more is reached already"}, " ? "),
+    ):
+        ahead = Deterioration(asked_at=datetime.now(UTC), horizon_h=6, version=2, **asked)
+        device.send(f"samd/v1/d/{name}/up/assessment", assessment(deterioration=ahead))
+        wanted = ahead.probability
+        told = until(
+            lambda wanted=wanted: (
+                (one := shared_gateway.device(name))
+                and (said := one["assessment"]["deterioration"])
+                and said["probability"] == wanted
+                and one
+            )
+        )
+        assert told["assessment"]["deterioration"]["reason"] == ahead.reason
+        assert told["assessment"]["deterioration"]["horizon_h"] == 6
+        assert cell in text(told)
     device.assess(4)
     partial = until(
-        lambda: (one := shared_gateway.device(name)) and one["assessment"]["model"] is None and one
+        lambda: (one := shared_gateway.device(name)) and one["assessment"]["news2"]["low"] == 4 and one
     )
     shown = text(partial)
     for cell in ("4–9", "C?", "T?", "no model"):

@@ -68,12 +68,30 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     personal: bool = False
 
 
+class Deterioration(msgspec.Struct, frozen=True, kw_only=True):
+    """The probability that NEWS2 reaches 7 within `horizon_h` hours after the full hour `asked_at`, by that
+    version of the model; null where it was not asked or gave no answer, with the `reason`.
+
+    `calibration`: how the probability was fitted to this patient's own hold-out; `none` with too few cases.
+    `possible`: the classes that cannot be ruled out (conformal, at most one miss in ten on such rows); both
+    with too few cases to tell, none where the row is unlike any before."""
+
+    asked_at: Moment
+    horizon_h: int
+    version: int
+    probability: float | None = None
+    possible: list[Literal["stable", "deteriorates"]] = msgspec.field(default_factory=list)
+    calibration: Literal["none", "temperature", "isotonic"] = "none"
+    reason: str | None = None
+
+
 class Assessment(msgspec.Struct, frozen=True, kw_only=True, tag="assessment"):
     """Rule and model side by side. `severity` is the worse of the rule's certain class and the model's.
 
     `artefacts`: inputs whose newest value is not scored, with the kind: `jump`, `flat`, `no_signal` or
     `implausible`; an older value may still be valid. `due`: inputs that the chart asks for anew;
-    `next_due_at`: when the next full set is due (null: the chart asks for continuous monitoring)."""
+    `next_due_at`: when the next full set is due (null: the chart asks for continuous monitoring).
+    `deterioration` is what was asked at the last full hour; null without a model for it."""
 
     observed_at: Moment
     news2: News2
@@ -91,6 +109,7 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True, tag="assessment"):
     )
     due: list[str] = msgspec.field(default_factory=list)
     next_due_at: Moment | None = None
+    deterioration: Deterioration | None = None
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, tag="alert"):
@@ -152,13 +171,16 @@ class TrainingStop(msgspec.Struct, frozen=True, kw_only=True, tag="training.stop
 
 
 class ModelActivate(msgspec.Struct, frozen=True, kw_only=True, tag="model.activate"):
-    """Use a version that the device already holds."""
+    """Use a version that the device already holds of a task's models."""
 
     version: int
+    task: str = "severity"
 
 
 class ModelRollback(msgspec.Struct, frozen=True, kw_only=True, tag="model.rollback"):
-    """Go back to the version that was active before."""
+    """Go back to the version that was active before for a task; the other tasks stay as they are."""
+
+    task: str = "severity"
 
 
 class Correction(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +248,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
 
 
 class ModelRelease(msgspec.Struct, frozen=True, kw_only=True, tag="model"):
-    """The released model (retained): fetch `url`, compare `sha256`, then activate."""
+    """The released model of a task (retained, each task on its own topic): fetch `url`, compare `sha256`,
+    then activate."""
 
     version: int
     sha256: str
@@ -457,7 +480,16 @@ CHANNELS: tuple[Channel, ...] = (
         qos=1,
         retain=True,
         expires="never",
-        summary="The released model",
+        summary="The released model for severity",
+    ),
+    Channel(
+        topic="all/dn/model/{task}",
+        message=ModelRelease,
+        sender="server",
+        qos=1,
+        retain=True,
+        expires="never",
+        summary="The released model of another task",
     ),
     Channel(
         topic="server/dn/run",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samd_protocol.errors import MessageError
+from samd_protocol.scorebins import ScoreBins
 
 TASK_VERSION = 1
 MAX_TASK_BYTES = 1_000_000
@@ -101,12 +102,16 @@ class PersonalReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts only: `confusion[true][predicted]`, on complete rows and with signs masked; the mean loss."""
+    """Counts only: `confusion[true][predicted]`, on complete rows and with signs masked; the mean loss.
+
+    Of a task with two classes `bins` and `bins_masked` hold the scores by bin, which the server ranks."""
 
     confusion: list[list[int]]
     confusion_masked: list[list[int]]
     loss: float
     personal: PersonalReport | None = None
+    bins: ScoreBins | None = None
+    bins_masked: ScoreBins | None = None
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
