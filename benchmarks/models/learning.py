@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,7 +19,11 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Bench:
-    """What every training here needs. `sgd`: local steps without Adam's normalisation (see `plain`)."""
+    """What every training here needs. `sgd`: plain steps (`TrainState.as_sgd`), else Adam.
+
+    Adam's first steps are the signs of the gradient, whatever its size, and it starts afresh in each round: a
+    patient of whom there is nothing to learn pulls as hard as any other.
+    """
 
     graph: Graph
     spec: FeatureSpec
@@ -28,39 +31,14 @@ class Bench:
     sgd: bool
 
 
-def plain(state: TrainState) -> TrainState:
-    """The state with which the graph's Adam is plain stochastic gradient descent with momentum .9.
-
-    Its divisor sqrt(v) stays near 1 and its corrections of the start are over: a step is the learning rate
-    times the mean gradient. Adam's own first steps are the signs of the gradient, whatever its size, so that
-    a patient of whom there is nothing to learn pulls as hard as any other.
-    """
-    return state._replace(v=np.ones_like(state.v), t=1e5)
-
-
-class Plain:
-    """The graph, with a fresh Adam turned into plain descent."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self.evaluate = graph.evaluate
-
-    def train_epoch(self, *, state: TrainState, **inputs: Any) -> tuple[TrainState, float]:
-        """As `Graph.train_epoch`."""
-        return self._graph.train_epoch(state=plain(state) if state.t == 0 else state, **inputs)
-
-
 def epoch_of(bench: Bench, device: Device, settings: TrainSettings) -> Epoch:
     """One epoch over a device's rows, as its trainer does it."""
-    if not settings.log_prior:
-        settings = msgspec.structs.replace(settings, log_prior=[0.0] * bench.classes)
-    return epochs_of(
-        Plain(bench.graph) if bench.sgd else bench.graph,
-        device.rows,
-        bench.spec,
-        settings=settings,
-        batch_size=BATCH,
+    given = msgspec.structs.replace(
+        settings,
+        optimizer="sgd" if bench.sgd else "adam",
+        log_prior=settings.log_prior or [0.0] * bench.classes,
     )
+    return epochs_of(bench.graph, device.rows, bench.spec, settings=given, batch_size=BATCH)
 
 
 def centralise(
@@ -77,7 +55,7 @@ def centralise(
     state, ones = TrainState.fresh(start), np.ones_like(start)
     for number in range(1, epochs + 1):
         if bench.sgd:
-            state = plain(state)
+            state = state._replace(t=0.0)  # a new epoch begins with the second moment at 1, too
         state, _ = epoch(
             state,
             learning_rate=settings.learning_rate,
