@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from samd_server.checkpoint import RunFolder
 from samd_server.cli import main
 from samd_server.errors import ServerError
 from samd_server.tracking import Tracking
+from samd_server.tracking.background import Background
 from samd_server.tracking.history import all_of, one
 from samd_server.tracking.jsonl import JsonLines
 from samd_server.tracking.records import Point, metrics_of, points
@@ -131,6 +133,25 @@ def test_a_tracker_that_fails_is_left_out_and_the_lines_are_whole(
     ]
     lines = (tmp_path / "run-1" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == [record["event"] for record in RECORDS]
+
+
+def test_a_tracker_that_hangs_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
+    goes_on = threading.Event()
+
+    class Hanging(Broken):
+        def log(self, record: Mapping[str, Any]) -> None:
+            goes_on.wait(20)
+
+    behind = Background(Hanging("never"), patience_s=0.05)
+    behind.begin("run-1", {})
+    for record in RECORDS:
+        behind.log(record)
+    with caplog.at_level(logging.WARNING):
+        behind.end()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Hanging has not written all within 0.05 s; the run's metrics.jsonl is whole"
+    ]
+    goes_on.set()
 
 
 def test_an_unknown_tracker_is_refused_before_the_server_starts(
@@ -330,7 +351,7 @@ def test_wandb_is_offline_and_holds_one_run_for_the_server_and_one_per_device(
         tracker.log(record)
     tracker.end()
     files = sorted(tmp_path.rglob("*.wandb"))
-    assert [file.name for file in files] == [
+    assert sorted(file.name for file in files) == [
         "run-run-1-bed-01.wandb",
         "run-run-1-bed-02.wandb",
         "run-run-1-server.wandb",

@@ -7,6 +7,7 @@ numbers alone (`records`), and one that fails is left out with a warning: no run
 =================  ==========================================================================
 module             what it says
 =================  ==========================================================================
+``background``     a tracker in a thread of its own, which cannot hold a run up
 ``records``        the numbers in a record, of the server and of each device
 ``jsonl``          `metrics.jsonl` in the run's folder
 ``tensorboard``    event files; needs `samd-server[tracking]`
@@ -16,70 +17,44 @@ module             what it says
 =================  ==========================================================================
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from samd_server.errors import ServerError
+from samd_server.tracking.background import Background, Tracker
 
-log = logging.getLogger(__name__)
+__all__ = ["NAMES", "Tracker", "Tracking", "check", "open_trackers"]
 
 NAMES: Final = ("tensorboard", "wandb")
 """What can be had beside the JSON lines."""
 
 
-class Tracker(Protocol):
-    """Hears of one run, from `begin` to `end`, in one thread."""
-
-    def begin(self, run: str, config: Mapping[str, Any]) -> None:
-        """The run begins, or goes on after a crash. `config`: what was asked for."""
-        ...
-
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Something happened."""
-        ...
-
-    def end(self) -> None:
-        """The run is over, or this process is."""
-        ...
-
-
 class Tracking:
-    """Several trackers as one. The first must not fail; any other that does is left out from then on."""
+    """Several trackers as one. The first writes at once and must not fail; the others follow in threads."""
 
     def __init__(self, first: Tracker, *others: Tracker) -> None:
         self._first = first
-        self._others = list(others)
+        self._others = [Background(tracker) for tracker in others]
 
     def begin(self, run: str, config: Mapping[str, Any]) -> None:
         """Tell all that a run begins."""
         self._first.begin(run, config)
-        self._tell(lambda tracker: tracker.begin(run, config))
+        for other in self._others:
+            other.begin(run, config)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Tell all what happened."""
         self._first.log(record)
-        self._tell(lambda tracker: tracker.log(record))
+        for other in self._others:
+            other.log(record)
 
     def end(self) -> None:
         """Tell all that it is over."""
         self._first.end()
-        self._tell(lambda tracker: tracker.end())
-
-    def _tell(self, say: Callable[[Tracker], None]) -> None:
-        for tracker in list(self._others):
-            try:
-                say(tracker)
-            except Exception as error:  # noqa: BLE001 - a library that draws curves must not cost a run
-                log.warning(
-                    "%s fails (%s: %s); this run goes on without it, its metrics.jsonl is whole",
-                    type(tracker).__name__,
-                    type(error).__name__,
-                    error,
-                )
-                self._others.remove(tracker)
+        for other in self._others:
+            other.end()
 
 
 def check(names: Sequence[str]) -> None:
