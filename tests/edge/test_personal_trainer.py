@@ -14,6 +14,7 @@ import pytest
 from samd_data.reading import Reading
 from samd_edge import personal
 from samd_edge.personalisation import head_of
+from samd_edge.runtime import GraphError
 from samd_edge.store import AdmissionStore
 from samd_edge.trainer import frames, litert
 from samd_edge.trainer.worker import Worker
@@ -351,6 +352,9 @@ def test_a_feature_that_is_no_number_is_answered_and_the_next_task_done(
     assert one.do(one.task()).error == "train got features that are not finite"
     one.worker._prepared = prepared
     assert one.do(one.task()).error is None
+    row = np.full((1, prepared.spec.size), np.nan, dtype=np.float32)
+    with pytest.raises(GraphError, match="infer got features that are not finite"):
+        prepared.trainer.infer(row, one.bundle.weights)  # an assessment goes on by the rule alone
 
 
 def test_a_folder_that_cannot_be_written_costs_the_round_and_says_so(

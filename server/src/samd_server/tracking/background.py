@@ -1,4 +1,4 @@
-"""A tracker in a thread of its own: a library that waits for a network must not hold a run up, nor cost it."""
+"""A tracker in a thread of its own: a library that waits for a network must not hold a run up nor cost it."""
 
 import logging
 import queue
