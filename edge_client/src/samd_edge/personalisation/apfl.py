@@ -3,10 +3,10 @@
 Deng, Kamani and Mahdavi, "Adaptive personalized federated learning" (2020, arXiv:2003.13461), algorithm 1:
 the personal model is alpha * v + (1 - alpha) * w; w is trained as in FedAvg, v by the gradient taken at the
 mixture. This version alternates whole epochs where the paper alternates single steps: an epoch of Adam from
-the mixture gives its change D, and v moves by D (Adam takes the factor alpha of the chain rule out by
-itself). The adaptive alpha of the paper's equation 10 moves along <grad, v - w>; without a gradient at hand,
-this version moves it by ``personal_alpha_rate`` times the cosine between D and v - w, within 0 to 1 (rate 0:
-alpha stays as it was given).
+the mixture gives its change D, and v moves by D (Adam takes the factor alpha of the chain rule out by itself;
+with SGD, v's rate is thereby 1 / alpha times the paper's). The adaptive alpha of the paper's equation 10
+moves along <grad, v - w>; without a gradient at hand, this version moves it by ``personal_alpha_rate`` times
+the cosine between D and v - w, within 0 to 1 (rate 0: alpha stays as it was given).
 """
 
 from dataclasses import replace
