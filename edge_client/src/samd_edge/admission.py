@@ -18,12 +18,13 @@ import msgspec
 from samd_data.carry import CARRY_SECONDS
 from samd_data.plausibility import Rejection
 from samd_data.reading import FIELDS, Reading, without
-from samd_edge import alerts
+from samd_edge import alerts, forecast
 from samd_edge.alerts import AlertState, Policy, Seen
 from samd_edge.artefacts import ArtefactPolicy, Flag
 from samd_edge.assessment import Assessor, Judgement, Model, to_message
 from samd_edge.clock import Clock
 from samd_edge.database import StoreError
+from samd_edge.forecaster import Forecaster
 from samd_edge.outbox import ALERT, ASSESSMENT, Entry, Outbox
 from samd_edge.readings import measured_at
 from samd_edge.store import NO_FLAGS, AdmissionStore, Stored, erase
@@ -73,6 +74,7 @@ class Admission:
         model: Model | None,
         policy: Policy,
         artefacts: ArtefactPolicy,
+        forecast_model: Model | None = None,
     ) -> None:
         self.record = record
         self.folder = folder_of(data_dir, record.id)
@@ -92,6 +94,7 @@ class Admission:
             monitoring_interval_s=record.monitoring_interval_s,
             artefacts=artefacts,
         )
+        self.forecaster = Forecaster(self.store, spo2_scale=record.spo2_scale, model=forecast_model)
         self.alert = AlertState()
         self.latest: Judgement | None = None
         self.trends = Trends()
@@ -217,6 +220,15 @@ class Admission:
         self._settle(judgement, None)
         return True
 
+    def look_ahead(self) -> bool:
+        """A slice of asking about deterioration; an answer is sent with an assessment of now. Returns whether
+        there is more to do."""
+        before = self.forecaster.latest
+        more = self.forecaster.work(self._clock.now())
+        if self.forecaster.latest is not before:
+            self.tell()
+        return more
+
     def waiting(self) -> str | None:
         """What the alert waits for, in words."""
         if self.latest is None:
@@ -285,8 +297,10 @@ class Admission:
         before, self.latest = self.latest, judgement
         self.trends.score(judgement.at, judgement.news2.low, judgement.news2.high, judgement.severity)
         self.disagreements += judgement.disagreement and not (before is not None and before.disagreement)
+        told = to_message(judgement, self._clock, self._share_signs())
+        ahead = forecast.to_message(self.forecaster.latest, self._clock)
         sealed = self._sealer.seal(
-            to_message(judgement, self._clock, self._share_signs()),
+            msgspec.structs.replace(told, deterioration=ahead),
             expires_at=self._wall() + ASSESSMENT_EXPIRES,
         )
         body = envelope.encode(sealed)

@@ -12,11 +12,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from samd_data.deterioration import HORIZON_HOURS
 from samd_data.errors import DataError
 from samd_data.plausibility import Rejection
-from samd_data.reading import Reading
+from samd_data.reading import Reading, without
 from samd_data.severity import CLASSES
-from samd_edge.assessment import Assessor, Judgement, Model, ModelRefused, load_model, signs_of
+from samd_data.tasks import DETERIORATION
+from samd_edge.assessment import (
+    TRAINED_SCALE,
+    Assessor,
+    Judgement,
+    Model,
+    ModelRefused,
+    load_model,
+    signs_of,
+)
+from samd_edge.forecast import OTHER_SCALE, Following, Forecast
 from samd_edge.runtime import RuntimeUnavailable
 from samd_edge.sources import Source, open_source
 from samd_protocol import bundle as bundles
@@ -50,6 +61,12 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     parser.add_argument("--model", required=True, type=Path, metavar="FILE", help="the model, NAME.samd")
     parser.add_argument(
+        "--deterioration",
+        type=Path,
+        metavar="FILE",
+        help="a second model, asked at each full hour: does the score reach 7 within six hours?",
+    )
+    parser.add_argument(
         "--source",
         required=True,
         metavar="URL",
@@ -76,13 +93,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Assess until the source ends; the exit code."""
     try:
         model = load_model(bundles.read(arguments.model), allow_untrained=arguments.allow_untrained)
+        following = _following(arguments)
         source = open_source(arguments.source)
         with _rejects_file(arguments.rejects) as rejects:
-            return asyncio.run(_assess_all(arguments, model, source, rejects))
+            return asyncio.run(_assess_all(arguments, model, following, source, rejects))
     except (BundleError, DataError, ModelRefused, RuntimeUnavailable) as error:
         hint = "" if not isinstance(error, ModelRefused) or arguments.allow_untrained else _hint(error)
         print(f"samd-edge infer: {error}{hint}", file=sys.stderr)
         return 2
+
+
+def _following(arguments: argparse.Namespace) -> Following | None:
+    if arguments.deterioration is None:
+        return None
+    if arguments.spo2_scale != TRAINED_SCALE:
+        raise ModelRefused(f"--deterioration: {OTHER_SCALE}; leave it out")
+    bundle = bundles.read(arguments.deterioration)
+    model = load_model(bundle, allow_untrained=arguments.allow_untrained, task=DETERIORATION)
+    return Following(model)
 
 
 def _hint(error: ModelRefused) -> str:
@@ -103,14 +131,20 @@ def _rejects_file(path: Path | None) -> Iterator[TextIO | None]:
 
 
 async def _assess_all(
-    arguments: argparse.Namespace, model: Model, source: Source, rejects: TextIO | None
+    arguments: argparse.Namespace,
+    model: Model,
+    following: Following | None,
+    source: Source,
+    rejects: TextIO | None,
 ) -> int:
     assessor = Assessor(spo2_scale=arguments.spo2_scale, model=model)
     readings = rejected = disagreeing = failing = 0
     newest: datetime | None = None
     try:
         for past in source.history():
-            assessor.take(past)
+            flags = assessor.take(past)
+            if following is not None:
+                following.take(without(past, flags), past.observed_at)
         async for item in source:
             if isinstance(item, Rejection):
                 rejected += 1
@@ -119,11 +153,13 @@ async def _assess_all(
                 continue
             # A row that comes late is taken over, and the patient is judged at the newest time there is.
             newest = item.observed_at if newest is None else max(newest, item.observed_at)
-            judgement = assessor.update(item, newest)
+            flags = assessor.take(item)
+            judgement = assessor.assess(newest)
             readings += 1
             disagreeing += judgement.disagreement
             failing += judgement.model_error is not None
-            print(line(item, judgement, as_json=arguments.json), flush=True)
+            ahead = None if following is None else following.take(without(item, flags), newest)
+            print(line(item, judgement, ahead, as_json=arguments.json), flush=True)
     finally:
         await source.aclose()
     print(summary(readings, rejected, disagreeing, failing, arguments.rejects), file=sys.stderr)
@@ -148,9 +184,36 @@ def as_reject(rejection: Rejection) -> dict[str, Any]:
     return {name: getattr(rejection, name) for name in rejection.__struct_fields__}
 
 
-def line(reading: Reading, judgement: Judgement, *, as_json: bool) -> str:
+def line(reading: Reading, judgement: Judgement, ahead: Forecast | None = None, *, as_json: bool) -> str:
     """One assessment as a line, for programs or for people."""
-    return json.dumps(as_object(reading, judgement)) if as_json else as_text(judgement)
+    if as_json:
+        return json.dumps(as_object(reading, judgement) | {"deterioration": _ahead_object(ahead)})
+    return as_text(judgement) + _ahead_text(ahead)
+
+
+def _ahead_object(ahead: Forecast | None) -> dict[str, Any] | None:
+    if ahead is None:
+        return None
+    return {
+        "asked_at": _iso(ahead.asked_at),
+        "horizon_h": HORIZON_HOURS,
+        "version": ahead.version,
+        "probability": None if ahead.probability is None else round(ahead.probability, 6),
+        "possible": list(ahead.possible),
+        "calibration": ahead.calibration,
+        "reason": ahead.reason,
+    }
+
+
+def _ahead_text(ahead: Forecast | None) -> str:
+    if ahead is None:
+        return ""
+    asked = f"  7+ within {HORIZON_HOURS} h of {ahead.asked_at.astimezone(UTC):%H:%M}"
+    if ahead.probability is None:
+        return f"{asked}: not asked, {ahead.reason}"
+    fitted = "uncalibrated" if ahead.calibration == "none" else ahead.calibration
+    possible = ", ".join(ahead.possible) or "unlike any hour before"
+    return f"{asked}: {ahead.probability:.2f} ({fitted}; possible: {possible})"
 
 
 def as_object(reading: Reading, judgement: Judgement) -> dict[str, Any]:
