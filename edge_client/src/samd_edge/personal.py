@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import msgspec
 import numpy as np
 
+from samd_data.tasks import SEVERITY
 from samd_edge.assessment import Model
 from samd_edge.personalisation import State
 from samd_edge.runtime import Floats
@@ -70,23 +71,44 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_state(
-    folder: Path, *, method: str, graph_sha256: str, run: str, number: int, size: int
+    folder: Path,
+    *,
+    method: str,
+    graph_sha256: str,
+    run: str,
+    number: int,
+    size: int,
+    task: str = SEVERITY,
 ) -> State | None:
     """Where this round of a run begins; None for a device, a method or a model that is new here."""
-    kept = _read(folder / STATE_FILE, StateFile)
+    path = state_path(folder, task)
+    kept = _read(path, StateFile)
     if kept is None or (kept.method, kept.graph_sha256) != (method, graph_sha256):
         return None
     carried = kept.before if (kept.run, kept.round) == (run, number) else kept.after
     try:
         state = carried.state()
     except MessageError as error:
-        log.error("%s: %s; the personal vector begins anew", folder / STATE_FILE, error)
+        log.error("%s: %s; the personal vector begins anew", path, error)
         return None
     return state if state.personal.shape == (size,) else None
 
 
+def state_path(folder: Path, task: str) -> Path:
+    """Where a method keeps its state: a file for each task, so that a run of one does not end another's."""
+    return folder / (STATE_FILE if task == SEVERITY else f"{task}-{STATE_FILE}")
+
+
 def save_state(
-    folder: Path, *, method: str, graph_sha256: str, run: str, number: int, before: State, after: State
+    folder: Path,
+    *,
+    method: str,
+    graph_sha256: str,
+    run: str,
+    number: int,
+    before: State,
+    after: State,
+    task: str = SEVERITY,
 ) -> None:
     """Keep the state of a round."""
     kept = StateFile(
@@ -97,7 +119,7 @@ def save_state(
         before=Carried.of(before),
         after=Carried.of(after),
     )
-    _write(folder / STATE_FILE, kept)
+    _write(state_path(folder, task), kept)
 
 
 def load_model(folder: Path, graph_sha256: str) -> tuple[ModelFile, Floats] | None:

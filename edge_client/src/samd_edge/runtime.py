@@ -160,7 +160,7 @@ class Graph:
         self._runners: dict[str, tuple[Any, dict[str, tuple[int, ...]]]] = {}
 
     def infer(self, features: Floats, weights: Floats) -> Floats:
-        """Class probabilities ``float32[N, 4]`` of ``features`` ``float32[N, F]``."""
+        """Class probabilities ``float32[N, C]`` of ``features`` ``float32[N, F]``."""
         out = self._call("infer", features=_floats(features), weights=_floats(weights))
         return np.asarray(out["probabilities"], dtype=np.float32)
 
@@ -179,8 +179,8 @@ class Graph:
     ) -> tuple[TrainState, float]:
         """One epoch of mini-batch Adam, all of it in one call; the new state and the mean loss.
 
-        ``features`` ``[N, F]``, ``labels`` ``[N]`` 0-3, ``order`` ``[K * batch]`` row numbers with -1 as
-        padding (see ``batches``), ``anchor`` and ``trainable`` ``[P]``, ``log_prior`` ``[4]``.
+        ``features`` ``[N, F]``, ``labels`` ``[N]`` below C, ``order`` ``[K * batch]`` row numbers with -1 as
+        padding (see ``batches``), ``anchor`` and ``trainable`` ``[P]``, ``log_prior`` ``[C]``.
         """
         order = _ints(order)
         if order.size == 0 or order.max(initial=-1) >= len(features) or order.min(initial=0) < -1:
@@ -210,7 +210,7 @@ class Graph:
         return new, _number(out["loss"])
 
     def evaluate(self, features: Floats, labels: Ints, weights: Floats) -> tuple[float, NDArray[np.int64]]:
-        """The mean loss, and counts ``int64[4, 4]`` as ``[true][predicted]``."""
+        """The mean loss, and counts ``int64[C, C]`` as ``[true][predicted]``."""
         _check_labels(features, labels)
         out = self._call(
             "evaluate", features=_floats(features), labels=_ints(labels), weights=_floats(weights)

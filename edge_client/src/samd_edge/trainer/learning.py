@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from samd_data.features import FeatureSpec, encode, hide
 from samd_data.reading import COLUMNS
-from samd_data.severity import CLASSES
 from samd_edge.personalisation import Epoch, Method, Metrics, State
 from samd_edge.personalisation.none import none
 from samd_edge.runtime import Floats, Ints, TrainState, batches
 from samd_edge.trainer.rows import Rows
 from samd_protocol.methods import OPTIMIZERS
+from samd_protocol.scorebins import ScoreBins, bins_of
 from samd_protocol.tasks import EvaluationReport, TrainSettings
 
 
@@ -43,6 +43,8 @@ class Trainer(Protocol):
     def evaluate(
         self, features: Floats, labels: Ints, weights: Floats
     ) -> tuple[float, NDArray[np.int64]]: ...
+
+    def infer(self, features: Floats, weights: Floats) -> Floats: ...
 
 
 class Place(NamedTuple):
@@ -148,7 +150,7 @@ def epochs_of(
         raise ValueError("there are no rows to train on")
     if settings.optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer is {settings.optimizer!r}; it is one of {', '.join(OPTIMIZERS)}")
-    prior = np.asarray(settings.log_prior or [0.0] * len(CLASSES), dtype=np.float32)
+    prior = np.asarray(settings.log_prior or [0.0] * rows.classes, dtype=np.float32)
     own = encode(rows.values, spec), rows.labels
     both = own
     if rehearsed is not None and len(rehearsed):
@@ -201,14 +203,32 @@ def evaluate_round(
     settings: TrainSettings,
     place: Place,
 ) -> EvaluationReport:
-    """Counts of ``weights`` on complete rows, and with signs hidden at ``settings.mask_rate``.
+    """Counts of ``weights`` on complete rows, and with signs hidden at ``settings.mask_rate``; of a task that
+    is ranked also the scores by bin.
 
     Which signs are hidden depends on the seed and the device, not on the round: rounds can be compared.
     """
     complete = encode(rows.values, spec)
     loss, confusion = trainer.evaluate(complete, rows.labels, weights)
     drawn = place._replace(round=0).generator().random((len(rows), len(COLUMNS)))
-    _, masked = trainer.evaluate(hide(complete, drawn < settings.mask_rate, spec), rows.labels, weights)
+    partial = hide(complete, drawn < settings.mask_rate, spec)
+    _, masked = trainer.evaluate(partial, rows.labels, weights)
     if not np.isfinite(loss):
         raise Diverged("the model answers with values that are not finite")
-    return EvaluationReport(confusion=confusion.tolist(), confusion_masked=masked.tolist(), loss=loss)
+    return EvaluationReport(
+        confusion=confusion.tolist(),
+        confusion_masked=masked.tolist(),
+        loss=loss,
+        bins=_binned(trainer, complete, rows, weights),
+        bins_masked=_binned(trainer, partial, rows, weights),
+    )
+
+
+def _binned(trainer: Trainer, features: Floats, rows: Rows, weights: Floats) -> ScoreBins | None:
+    """The rows by the score that they get; of a task that is ranked."""
+    if rows.totals is None:
+        return None
+    scores = trainer.infer(features, weights)[:, 1].astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise Diverged("the model answers with values that are not finite")
+    return bins_of(scores.clip(0.0, 1.0), rows.labels, rows.totals)

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from samd_data.features import FeatureSpec, encode
+from samd_data.tasks import SEVERITY
 from samd_edge import personal
 from samd_edge.personalisation import Method, State
 from samd_edge.personalisation.forgetting import REHEARSE_SEED, grid
@@ -15,6 +17,11 @@ from samd_edge.runtime import Floats
 from samd_edge.trainer.learning import Place, Trainer, evaluate_round, personal_round
 from samd_edge.trainer.rows import Admission, Rows
 from samd_protocol.tasks import PersonalReport, Task, TrainSettings, Vector
+
+NO_GRID: Final = (
+    "a personal model for this task is not used: the forgetting grid is labelled by the chart, which says "
+    "nothing of what comes"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Personaliser:
     ``in_use_error`` says why nothing can be compared with it."""
 
     folder: Path
+    task: str
     graph_sha256: str
     standing: Standing
     batch_size: int
@@ -43,6 +51,7 @@ class Personaliser:
         """Where this round begins: what was carried, or the method's own beginning."""
         kept = personal.load_state(
             self.folder,
+            task=self.task,
             method=method.name,
             graph_sha256=self.graph_sha256,
             run=task.run,
@@ -55,6 +64,7 @@ class Personaliser:
         """Carry a state to the next round."""
         personal.save_state(
             self.folder,
+            task=self.task,
             method=method.name,
             graph_sha256=self.graph_sha256,
             run=task.run,
@@ -65,6 +75,8 @@ class Personaliser:
 
     def finish(self, method: Method, task: Task, weights: Floats) -> PersonalReport:
         """Fit the personal model to the final ``weights``, examine it, put it in use if it passes."""
+        if self.task != SEVERITY:
+            return PersonalReport(adopted=False, reason=NO_GRID)
         reason = too_little(self.admission.train.counts(), self.admission.holdout.counts())
         if reason is not None:
             return PersonalReport(adopted=False, reason=reason)

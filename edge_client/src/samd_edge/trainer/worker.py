@@ -88,7 +88,7 @@ class Worker:
             if bundle.manifest.features.size != spec.size:
                 raise ValueError(f"the model reads {bundle.manifest.features.size} features, not {spec.size}")
             trainer = self._load(bundle)
-            admission = build(read_readings(Path(message.store)), spec)
+            admission = build(read_readings(Path(message.store)), spec, bundle.manifest.task)
             in_use, in_use_error = self._in_use(message.in_use, bundle, spec, trainer)
         except (BundleError, StoreError, GraphError, RuntimeUnavailable, ValueError, MemoryError) as error:
             text = str(error) or "out of memory: raise the trainer's ceiling"
@@ -104,6 +104,7 @@ class Worker:
             layers=bundle.manifest.layers,
             personaliser=Personaliser(
                 folder=Path(message.store).parent,
+                task=bundle.manifest.task,
                 graph_sha256=bundle.graph_sha256,
                 standing=Standing(trainer, spec, bundle.weights),
                 batch_size=bundle.manifest.batch_size,
