@@ -8,6 +8,9 @@ module         what it says
 ``scores``     AUROC, average precision, what severity is judged by, intervals over seeds and patients
 ``store``      units of work that are kept, so that an interrupted table goes on where it stopped
 ``shapes``     the exported graphs, and the first weights of each seed
+``mixer``      a network with a dense mixer over time, tried for table 2
+``known``      table 2, patients who took part
+``program``    what the four programs have in common
 ``severity``   table 1
 ``worsening``  table 2
 ``attack``     table 3

@@ -34,14 +34,13 @@ GRID: dict[str, list[dict[str, Any]]] = {
         for rate in (0.03, 0.3)
         for mu in (0.0, 0.1)
     ],
-    "fedprox": [{"proximal_mu": mu} for mu in (0.01, 0.1, 1.0)],
-    "ditto": [
-        {"personal_epochs": 1, "personal_learning_rate": 0.1, "personal_mu": mu} for mu in (0.01, 0.1, 1.0)
-    ],
-    "fedper": [{"personal_epochs": epochs, "personal_learning_rate": 0.1} for epochs in (1, 3)],
-    "fedrep": [{"personal_epochs": epochs, "personal_learning_rate": 0.1} for epochs in (1, 3)],
+    "fedprox": [{"proximal_mu": 0.1}],
+    "ditto": [{"personal_epochs": 1, "personal_learning_rate": 0.1, "personal_mu": mu} for mu in (0.1, 1.0)],
+    "fedper": [{"personal_epochs": 1, "personal_learning_rate": 0.1}],
+    "fedrep": [{"personal_epochs": 1, "personal_learning_rate": 0.1}],
     "apfl": [{"personal_alpha": alpha, "personal_learning_rate": 0.1} for alpha in (0.25, 0.5)],
 }
+SHARED = ("none", "finetune")
 GAP = 0.03
 """How much average precision a personal model may lose on other patients."""
 
@@ -68,21 +67,29 @@ def train(
     rounds: int,
     seed: int,
     on_round: Any = lambda *_: None,
+    everyone: Floats | None = None,
 ) -> tuple[Floats, list[Floats]]:
-    """The global weights after so many rounds, and those by which each patient is assessed."""
+    """The global weights after so many rounds, and those by which each patient is assessed.
+
+    `everyone`: the global weights where they are known already.
+    """
     method = personalisation.by_name(name, net.layers)
     given = TrainSettings(epochs=1, learning_rate=RATE, mask_rate=MASK, seed=seed, method=name, **more)
     averaging = Averaging(by_name("FedAvgM", len(devices)), len(devices))
-    weights, states = learning.federate(
-        bench,
-        devices,
-        net.weights[seed],
-        method=method,
-        settings=given,
-        averaging=averaging,
-        rounds=rounds,
-        on_round=on_round,
-    )
+    if name in SHARED and everyone is not None:
+        # Their rounds are the same to the bit: only what comes after them is their own.
+        weights, states = everyone, [method.init(everyone) for _ in devices]
+    else:
+        weights, states = learning.federate(
+            bench,
+            devices,
+            net.weights[seed],
+            method=method,
+            settings=given,
+            averaging=averaging,
+            rounds=rounds,
+            on_round=on_round,
+        )
     own: list[Floats] = []
     for device, state in zip(devices, states, strict=True):
         after: State = state
@@ -155,14 +162,22 @@ def on_others(
     return float(mean[0]), float(mean[1])
 
 
-def one_seed(net: Shape, bench: Bench, devices: list[Device], name: str, *, seed: int, rounds: int) -> Any:
-    """A method with one seed: hyper-parameters chosen within the training part, then judged on the rest."""
-    parts = [device.cut(SHARE) for device in devices]
-    kept = [(first, rest) for first, rest in parts if len(first)]
-    training, test = [first for first, _ in kept], [rest for _, rest in kept]
-    cuts = [device.cut(SHARE) for device in training]
-    inner = [(first, rest) for first, rest in cuts if len(first)]
-    inner_training, inner_test = [first for first, _ in inner], [rest for _, rest in inner]
+def one_seed(
+    net: Shape,
+    bench: Bench,
+    devices: list[Device],
+    name: str,
+    *,
+    seed: int,
+    rounds: int,
+    everyone: tuple[Floats, Floats],
+) -> Any:
+    """A method with one seed: hyper-parameters chosen within the training part, then judged on the rest.
+
+    `everyone`: the global weights trained on the inner training part, and on all of it.
+    """
+    training, test = cut(devices)
+    inner_training, inner_test = cut(training)
     best: tuple[float, dict[str, Any], Any] = (-1.0, {}, None)
     options: list[dict[str, Any]] = (
         [{"epochs": epochs} for epochs in (3, 10, 30)] if name == "local" else GRID[name]
@@ -171,18 +186,35 @@ def one_seed(net: Shape, bench: Bench, devices: list[Device], name: str, *, seed
         if name == "local":
             own = local(net, bench, inner_training, more["epochs"], seed)
         else:
-            _, own = train(net, bench, inner_training, name, more=more, rounds=rounds, seed=seed)
+            _, own = train(
+                net,
+                bench,
+                inner_training,
+                name,
+                more=more,
+                rounds=rounds,
+                seed=seed,
+                everyone=everyone[0],
+            )
         given = score(net, inner_test, own)
         value = scores.average_precision(truth(inner_test), given)
         if value > best[0]:
             best = (value, more, by_device(inner_test, losses(truth(inner_test), given)))
     if name == "local":
         own = local(net, bench, training, best[1]["epochs"], seed)
-        everyone, _ = train(net, bench, training, "none", more={}, rounds=rounds, seed=seed)
     else:
-        everyone, own = train(net, bench, training, name, more=best[1], rounds=rounds, seed=seed)
+        _, own = train(
+            net,
+            bench,
+            training,
+            name,
+            more=best[1],
+            rounds=rounds,
+            seed=seed,
+            everyone=everyone[1],
+        )
     given = score(net, test, own)
-    own_precision, common_precision = on_others(net, test, own, everyone)
+    own_precision, common_precision = on_others(net, test, own, everyone[1])
     named = {device.name: loss for device, loss in zip(inner_test, best[2], strict=True)}
     return {
         "chosen": best[1],
@@ -194,18 +226,27 @@ def one_seed(net: Shape, bench: Bench, devices: list[Device], name: str, *, seed
     }
 
 
-def rounds_of(net: Shape, bench: Bench, devices: list[Device], seed: int) -> int:
-    """The number of rounds that is best within the training part."""
-    training = [first for first, _ in (device.cut(SHARE) for device in devices) if len(first)]
-    cuts = [device.cut(SHARE) for device in training]
-    inner = [(first, rest) for first, rest in cuts if len(first)]
-    kept = global_lengths(net, bench, [first for first, _ in inner], seed)
-    rest = [rest for _, rest in inner]
+def cut(devices: list[Device]) -> tuple[list[Device], list[Device]]:
+    """The first part and the rest of each device that has a first part."""
+    parts = [device.cut(SHARE) for device in devices]
+    return [first for first, _ in parts if len(first)], [rest for first, rest in parts if len(first)]
+
+
+def global_model(net: Shape, bench: Bench, devices: list[Device], seed: int) -> dict[str, Any]:
+    """The number of rounds that is best within the training part, and the global weights after so many, of
+    that part's first part and of all of it."""
+    training, _ = cut(devices)
+    inner_training, inner_test = cut(training)
+    kept = global_lengths(net, bench, inner_training, seed)
     values = {
-        length: scores.average_precision(truth(rest), score(net, rest, [weights] * len(rest)))
+        length: scores.average_precision(
+            truth(inner_test), score(net, inner_test, [weights] * len(inner_test))
+        )
         for length, weights in kept.items()
     }
-    return max(values, key=lambda length: values[length])
+    rounds = max(values, key=lambda length: values[length])
+    weights, _ = train(net, bench, training, "none", more={}, rounds=rounds, seed=seed)
+    return {"rounds": rounds, "inner": kept[rounds].tolist(), "all": weights.tolist()}
 
 
 def run(seeds: int = SEEDS) -> dict[str, Any]:
@@ -216,24 +257,25 @@ def run(seeds: int = SEEDS) -> dict[str, Any]:
     store = Store(
         "table2-known", {"grid": GRID, "share": SHARE, "rate": RATE, "mask": MASK, "lengths": LENGTHS}
     )
-    rounds = [
-        store.unit(f"rounds-{seed}", lambda seed=seed: rounds_of(net, bench, devices, seed))
+    common = [
+        store.unit(f"global-{seed}", lambda seed=seed: global_model(net, bench, devices, seed))
         for seed in range(seeds)
     ]
+    shared = [tuple(np.asarray(one[part], np.float32) for part in ("inner", "all")) for one in common]
+    rounds = [one["rounds"] for one in common]
     kept = {
         name: [
             store.unit(
                 f"{name}-{seed}",
                 lambda name=name, seed=seed: one_seed(
-                    net, bench, devices, name, seed=seed, rounds=rounds[seed]
+                    net, bench, devices, name, seed=seed, rounds=rounds[seed], everyone=shared[seed]
                 ),
             )
             for seed in range(seeds)
         ]
         for name in ("none", "finetune", "ditto", "fedper", "fedrep", "apfl", "fedprox", "local")
     }
-    parts = [device.cut(SHARE) for device in devices]
-    test = [rest for first, rest in parts if len(first)]
+    _, test = cut(devices)
     return {"rounds": rounds, **judge(test, kept)}
 
 

@@ -19,10 +19,9 @@ SOURCES = (
     "data/src/samd_data/deterioration.py",
     "data/src/samd_data/severity.py",
     "data/src/samd_data/hourly.py",
-    "edge_client/src/samd_edge/personalisation",
-    "edge_client/src/samd_edge/trainer/learning.py",
 )
-"""What a kept unit depends on beside its own name and settings: another text, another folder."""
+"""What a kept unit depends on beside its own name and settings: another program, another folder. Of the
+trainer, the methods and the strategies it depends, too: delete `.samd/bench` when they compute otherwise."""
 
 
 class Store:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import cohort, learning, scores
+from models import cohort, learning, mixer, scores
 from models.cohort import Device
 from models.learning import Bench
 from models.shapes import SEEDS, Shape, shape
@@ -24,6 +24,7 @@ from samd_protocol.tasks import TrainSettings
 from samd_server.strategies import Averaging, by_name
 
 HIDDEN = (32, 16)
+MIXERS = ((32, 16), (16,))
 FOLDS, INNER = 5, 3
 MASK = 0.15
 TARGET = {"auroc": 0.764, "average_precision": 0.321}
@@ -218,6 +219,10 @@ def contestants(net: Shape, spec: Any) -> dict[str, tuple[Scorer, Sequence[int]]
         ),
     }
     made |= {name: (central(net, spec, how), how["lengths"]) for name, how in CENTRAL.items()}
+    for hidden in MIXERS:
+        mixed, widths = mixer.shape(spec, hidden, 2), " ".join(map(str, hidden))
+        name = f"centralised, mixer over time {widths}"
+        made[name] = (central(mixed, spec, CENTRAL["centralised"]), CENTRAL["centralised"]["lengths"])
     made |= {name: (federated(net, spec, how), how["lengths"]) for name, how in FEDERATED.items()}
     return made
 

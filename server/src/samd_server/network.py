@@ -8,7 +8,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -96,6 +96,17 @@ def build(inputs: int, hidden: Sequence[int], classes: int, seed: int, name: str
             )
         )
     return keras.Sequential(stack, name=name)
+
+
+Forward = Callable[[Any, Callable[[Any], Any], Sequence[Any], Any], Any]
+"""From TensorFlow, a rectifier, the arrays of the layout and rows [B, F] to logits [B, C]."""
+
+
+def dense(tf: Any, relu: Callable[[Any], Any], parts: Sequence[Any], x: Any) -> Any:
+    """The forward pass of `layers`: kernel and bias of each dense layer in turn, the last without ReLU."""
+    for kernel, bias in zip(parts[:-2:2], parts[1:-2:2], strict=True):
+        x = relu(tf.matmul(x, kernel) + bias)
+    return tf.matmul(x, parts[-2]) + parts[-1]
 
 
 def flatten(model: Any) -> NDArray[np.float32]:
