@@ -16,6 +16,7 @@ module         what it says
 ``attack``     table 3
 ``cost``       table 4
 ``plots``      learning curves, gain per patient, reliability
+``tables``     the tables as Markdown
 =============  ============================================================================================
 
 The devices' own code does the work: rows by `samd_data`, epochs by the exported graph in the bare
