@@ -65,6 +65,9 @@ FREE = {
     "ServerState.graph_sha256": "hash of the graph",
     "ServerState.task": "name of what the model is for",
     "ServerState.methods": "names of methods",
+    "Served.task": "name of what the model is for",
+    "Served.graph_sha256": "hash of the graph",
+    "Served.methods": "names of methods",
     "GatewayState.version": "version of the program",
 }
 

@@ -268,6 +268,10 @@ class ServerOut(Answer):
     graph_sha256: str | None
     task: str | None
     methods: list[str] = Field(description="Personalisation methods that its model can be trained by")
+    others: list[dict[str, Any]] = Field(
+        default=[],
+        description="Tasks that it trains beside that one, each with its model",
+    )
     since: datetime | None
     run: dict[str, Any] | None = Field(description="The last status of a run that it published")
 

@@ -9,7 +9,7 @@ from samd_gateway.errors import NotFoundError, UsageError
 from samd_gateway.gateway import Gateway
 from samd_gateway.problems import documented
 from samd_protocol.messages import RunSpec
-from samd_protocol.runspec import problems
+from samd_protocol.runspec import logit_adjustment, problems
 
 
 class RunRequest(BaseModel):
@@ -25,7 +25,9 @@ class RunRequest(BaseModel):
     learning_rate: float = 0.01
     proximal_mu: float = Field(0.0, description="Weight of FedProx's proximal term")
     mask_rate: float = Field(0.15, description="Share of signs that are hidden in training rows")
-    logit_adjustment: float = 1.0
+    logit_adjustment: float | None = Field(
+        None, description="Of severity 1, of deterioration 0, unless it is given"
+    )
     strategy: str = Field("FedAvg", description="A strategy of flwr.serverapp.strategy")
     quorum: int = Field(1, description="How many devices must take part, and must reply in each round")
     admission_deadline_s: float = 15.0
@@ -49,7 +51,10 @@ class RunRequest(BaseModel):
     def spec(self) -> RunSpec:
         """Raises UsageError for a value out of its range, and for what does not go together."""
         try:
-            spec = RunSpec(**self.model_dump(exclude={"devices"}))
+            given = self.model_dump(exclude={"devices"})
+            if self.logit_adjustment is None:
+                given["logit_adjustment"] = logit_adjustment(self.task)
+            spec = RunSpec(**given)
         except ValueError as error:
             raise UsageError(str(error)) from error
         if found := problems(spec):

@@ -85,7 +85,7 @@ def _check(message: envelope.Envelope) -> None:
             numbers += [status.round, status.rounds, status.model_version]
             names.append(status.run)
         case messages.ServerState() as server:
-            numbers.append(server.model_version)
+            numbers += [server.model_version, *(each.model_version for each in server.others)]
         case _:
             pass
     if any(number is not None and not 0 <= number <= _LARGEST for number in numbers):

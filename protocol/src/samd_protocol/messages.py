@@ -343,9 +343,19 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True, tag="run.status"):
     reason: str | None = None
 
 
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """The bundle that a new run for another task starts from, and the methods that it can do."""
+
+    task: str
+    model_version: int
+    graph_sha256: str
+    methods: list[str] = msgspec.field(default_factory=list)
+
+
 class ServerState(msgspec.Struct, frozen=True, kw_only=True, tag="server.state"):
     """Birth and last will of the server (retained). `model` is the bundle that a new run starts from;
-    `methods` are the personalisation methods that it can do (empty: an older server, which knows none)."""
+    `methods` are the personalisation methods that it can do (empty: an older server, which knows none);
+    `others` are the tasks that it trains beside that one."""
 
     status: Literal["online", "offline"]
     version: str
@@ -353,6 +363,18 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True, tag="server.state")
     graph_sha256: str | None = None
     task: str | None = None
     methods: list[str] = msgspec.field(default_factory=list)
+    others: list[Served] = msgspec.field(default_factory=list)
+
+    def served(self, task: str) -> Served | None:
+        """What a run for a task starts from; None where the server does not train it, or has no model."""
+        if self.task in (None, task) and self.model_version is not None and self.graph_sha256 is not None:
+            return Served(
+                task=task,
+                model_version=self.model_version,
+                graph_sha256=self.graph_sha256,
+                methods=self.methods,
+            )
+        return next((each for each in self.others if each.task == task), None)
 
 
 class GatewayState(msgspec.Struct, frozen=True, kw_only=True, tag="gateway.state"):

@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple
 
 from samd_protocol.errors import ProtocolError
 from samd_protocol.messages import RunSpec
-from samd_protocol.runspec import choose, problems
+from samd_protocol.runspec import choose, logit_adjustment, problems
 from samd_protocol.topics import valid_name
 
 MAX_BYTES: Final = 65_536
@@ -108,7 +108,8 @@ def parse(text: str, *, where: str = "run file") -> RunFile:
     devices = _devices(document.get("devices"), wrong)
     if not wrong:
         try:
-            spec = RunSpec(**fields)
+            adjusted = {"logit_adjustment": logit_adjustment(fields.get("task", "severity"))}
+            spec = RunSpec(**(adjusted | fields))
         except ValueError as error:
             wrong.append(_placed(str(error)))
         else:

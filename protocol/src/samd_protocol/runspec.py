@@ -7,11 +7,21 @@ it trains.
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from samd_protocol.bundle import Layer
 from samd_protocol.messages import RunSpec
 from samd_protocol.methods import METHODS, OPTIMIZERS, PERSONAL, refusal
 from samd_protocol.strategies import STRATEGIES, UNWEIGHTED, WEIGHTINGS, least_replies
+
+LOGIT_ADJUSTMENT: Final = {"severity": 1.0, "deterioration": 0.0}
+"""By task, where a run does not say: an adjusted network answers as if every class were as common, which lets
+it find the rare ones; a probability that is shown must not be of such a world."""
+
+
+def logit_adjustment(task: str) -> float:
+    """What a run for a task is adjusted by unless it says."""
+    return LOGIT_ADJUSTMENT.get(task, 1.0)
 
 
 def problems(spec: RunSpec, layers: Sequence[Layer] | None = None) -> list[str]:

@@ -20,6 +20,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from samd_data.tasks import DETERIORATION, SEVERITY, task_of
 from samd_protocol.tasks import Task, TrainSettings, Update, Vector
 from samd_server.checks import reject_reason
 from samd_server.flower import (
@@ -95,6 +96,7 @@ class MqttGrid(Grid):
         send: Callable[[str, Task], None],
         *,
         graph_sha256: str,
+        task: str = SEVERITY,
         now: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         inbox: Inbox | None = None,
@@ -104,6 +106,8 @@ class MqttGrid(Grid):
         self._nodes = {SERVER_NODE + 1 + index: name for index, name in enumerate(self.devices)}
         self._send = send
         self._graph = graph_sha256
+        self._classes = len(task_of(task).classes)
+        self._ranked = task == DETERIORATION
         self._now = now
         self._new_id = new_id
         self._pending: dict[str, Pending] = {}
@@ -267,7 +271,7 @@ class MqttGrid(Grid):
                 return
             del self._pending[update.task]
         device = asked.pop(update.task)
-        reason = reject_reason(update, pending.task, pending.anchor)
+        reason = reject_reason(update, pending.task, pending.anchor, self._classes, ranked=self._ranked)
         if reason is None:
             result.replies.append(Reply(device, update, self._as_reply(update, pending)))
         else:

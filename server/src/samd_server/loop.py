@@ -21,7 +21,7 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from samd_data.severity import CLASSES
+from samd_data.tasks import TASKS, task_of
 from samd_protocol.bundle import Bundle
 from samd_protocol.messages import RunSpec, RunStatus
 from samd_protocol.methods import PERSONAL
@@ -68,6 +68,8 @@ class RoundLoop:
         self._halted = halted
         self._now = now
         self._wait = wait
+        if spec.task not in TASKS:
+            raise RunFailed(f"task {spec.task!r} is not known here; known: {', '.join(TASKS)}")
         if found := problems(spec, parent.manifest.layers):
             raise RunFailed("; ".join(found))
         self._strategy: Strategy = of_spec(spec, len(grid.devices))
@@ -108,24 +110,24 @@ class RoundLoop:
         # The personal passes that end a run are a training like the others, with the same adjustment.
         closing = prior if self.spec.method in PERSONAL else None
         reports = self._evaluate(self.spec.rounds + 1, weights, closing=closing)
-        candidate, in_use = summed(reports), None
+        candidate, in_use = summed(reports, self.spec.task), None
         personal = None
         if self.spec.method in PERSONAL:
-            personal = personal_of(reports)
+            personal = personal_of(reports, self.spec.task)
             self._track(event="personalised", method=self.spec.method, by_device=personal.devices)
         if self.parent.manifest.trained:
             others = self._evaluate(self.spec.rounds + 2, self.parent.weights)
             # Two models are compared on the same patients, or not at all.
             both = reports.keys() & others.keys()
-            candidate = summed({device: reports[device] for device in both})
-            in_use = summed({device: others[device] for device in both})
+            candidate = summed({device: reports[device] for device in both}, self.spec.task)
+            in_use = summed({device: others[device] for device in both}, self.spec.task)
         return Outcome(weights, candidate, in_use, self.spec.rounds, point.label_counts, personal)
 
     # -- steps ----------------------------------------------------------------
 
     def _count(self, weights: NDArray[np.float32]) -> list[int]:
         collected = self._ask("evaluate", 0, weights, [], split="train")
-        counts = np.zeros(len(CLASSES), dtype=np.int64)
+        counts = np.zeros(len(task_of(self.spec.task).classes), dtype=np.int64)
         by_device = {}
         for reply in collected.replies:
             if reply.update.report is not None:
@@ -160,7 +162,7 @@ class RoundLoop:
             dropped=collected.dropped,
             awaited=collected.awaited,
             by_device={
-                reply.device: judged(reply.update.report)
+                reply.device: judged(reply.update.report, self.spec.task)
                 for reply in collected.replies
                 if reply.update.report is not None
             },
