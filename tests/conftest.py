@@ -1,4 +1,4 @@
-"""What the tests of all packages share: where the real recordings lie, and an untrained bundle."""
+"""What the tests of all packages share: where the real recordings lie, and untrained bundles."""
 
 import hashlib
 import os
@@ -15,8 +15,10 @@ SOURCES = (
     "server/src/samd_server/export.py",
     "server/src/samd_server/keras_file.py",
     "data/src/samd_data/features.py",
+    "data/src/samd_data/history.py",
     "data/src/samd_data/news2.py",
     "data/src/samd_data/severity.py",
+    "data/src/samd_data/tasks.py",
     "protocol/src/samd_protocol/bundle.py",
     "uv.lock",
 )
@@ -31,26 +33,27 @@ def _interruptible() -> None:
 
 @pytest.fixture(scope="session")
 def untrained_bundle_path(pytestconfig: pytest.Config) -> Path:
-    """An untrained bundle of the default network, seed 0. Treat it as read-only.
+    """An untrained bundle of the default network, seed 0. Treat it as read-only."""
+    return _exported(pytestconfig, "severity")
 
-    Kept in pytest's cache under a hash of the sources that make it: only the first run needs TensorFlow.
-    """
-    digest = hashlib.sha256()
+
+@pytest.fixture(scope="session")
+def untrained_deterioration_path(pytestconfig: pytest.Config) -> Path:
+    """The same for the task deterioration."""
+    return _exported(pytestconfig, "deterioration")
+
+
+def _exported(config: pytest.Config, task: str) -> Path:
+    """A bundle kept in pytest's cache under a hash of the sources that make it: only the first run needs
+    TensorFlow."""
+    digest = hashlib.sha256(task.encode())
     for source in SOURCES:
         digest.update((ROOT / source).read_bytes())
-    cache = pytestconfig.cache
-    assert cache is not None, "the tests need pytest's cache provider"
-    path = cache.mkdir("samd-bundles") / f"untrained-{digest.hexdigest()[:20]}.samd"
+    assert config.cache is not None, "the tests need pytest's cache provider"
+    path = config.cache.mkdir("samd-bundles") / f"untrained-{digest.hexdigest()[:20]}.samd"
     if not path.is_file():
-        command = [
-            sys.executable,
-            "-m",
-            "samd_server.model_commands",
-            "export",
-            "--out",
-            str(path),
-            "--force",
-        ]
+        command = [sys.executable, "-m", "samd_server.model_commands", "export", "--task", task]
+        command += ["--out", str(path), "--force"]
         made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
         assert made.returncode == 0, f"the export failed:\n{made.stderr}"
     return path

@@ -27,6 +27,10 @@ PARTS = {
     "live": "a live agent: start to first assessment, readings a second, memory by source",
     "hl7_source": "HL7 messages a second to committed assessments, beside a bare server",
     "system": "trigger to first step, round overhead, a whole run of ten devices",
+    "table1": "severity: local, centralised, federated, strategies, models of each patient's own",
+    "table2": "deterioration: beside NEWS2 and scikit-learn, then personal models on known patients",
+    "table3": "severity under attack: a fifth of the devices lie",
+    "table4": "what a method costs on the device, beside the same in TensorFlow",
 }
 
 

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-CORE = "reading json_keys plausibility news2 severity carry hourly features splits table synthetic cli errors"
+CORE = (
+    "reading json_keys plausibility news2 severity carry hourly features history deterioration calibration "
+    "tasks splits table synthetic cli errors"
+)
 CODE = f"""
 import sys
 for name in {CORE.split()!r}:

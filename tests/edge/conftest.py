@@ -301,13 +301,14 @@ def shared_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProc
 
 
 @pytest.fixture
-def make_bundle(untrained_bundle_path: Path, tmp_path: Path) -> Callable[..., Path]:
-    """A bundle of the default network with its version and whether it counts as trained."""
+def make_bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Path]:
+    """A bundle of a task's default network with its version and whether it counts as trained."""
+    fixtures = {"severity": "untrained_bundle_path", "deterioration": "untrained_deterioration_path"}
 
-    def make(version: int = 1, *, trained: bool = True, name: str = "model") -> Path:
-        source = bundles.read(untrained_bundle_path)
+    def make(version: int = 1, *, trained: bool = True, name: str = "model", task: str = "severity") -> Path:
+        source = bundles.read(request.getfixturevalue(fixtures[task]))
         manifest = msgspec.structs.replace(source.manifest, version=version, trained=trained, hashes={})
-        path = tmp_path / f"{name}-{version}.samd"
+        path = tmp_path / f"{name}-{task}-{version}.samd"
         bundles.write(path, msgspec.structs.replace(source, manifest=manifest))
         return path
 

@@ -262,7 +262,15 @@ def test_other_weights_of_the_same_layout_can_be_used(bundle: Bundle) -> None:
     ("fields", "reason"),
     [
         ({}, "never trained"),
-        ({"trained": True, "task": "deterioration"}, "deterioration"),
+        ({"trained": True, "task": "sepsis"}, "'sepsis'; this client knows severity and deterioration"),
+        ({"trained": True, "task": "deterioration"}, "medium, high, not stable, deteriorates"),
+        (
+            {
+                "trained": True,
+                "features": bundles.Features(name="history-v1", labels="five", size=171),
+            },
+            "of several hours; severity is asked of the values now",
+        ),
         ({"trained": True, "classes": ["a", "b", "c", "d"]}, "its classes are a, b, c, d"),
         (
             {"trained": True, "features": bundles.Features(name="signs-v9", labels="five", size=30)},

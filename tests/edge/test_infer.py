@@ -85,6 +85,39 @@ def test_json_lines_hold_the_rule_the_model_and_what_is_missing(trained: str, fi
     assert "2 rejected" in done.stderr
 
 
+@pytest.fixture
+def ahead(untrained_deterioration_path: Path, tmp_path: Path) -> str:
+    bundle = bundles.read(untrained_deterioration_path)
+    manifest = msgspec.structs.replace(bundle.manifest, trained=True, version=7)
+    path = tmp_path / "ahead.samd"
+    bundles.write(path, msgspec.structs.replace(bundle, manifest=manifest))
+    return str(path)
+
+
+def test_a_second_model_answers_at_each_full_hour(trained: str, ahead: str, file: Path) -> None:
+    given = ("--model", trained, "--deterioration", ahead, "--source", f"csv:{file}")
+    done = infer(*given, "--json")
+    assert done.returncode == 0, done.stderr
+    first, second, ill, half = (json.loads(line)["deterioration"] for line in done.stdout.splitlines())
+    assert (first["asked_at"], first["reason"]) == (
+        "2026-01-01T12:00:00Z",
+        "nothing that the model reads is known",
+    )
+    assert second == first, "asked once an hour"
+    # at 13:00 the hour of 12 is over: well, and the ill reading of 13:00 is of the next
+    assert (ill["asked_at"], ill["version"], ill["horizon_h"]) == ("2026-01-01T13:00:00Z", 7, 6)
+    assert 0 < ill["probability"] < 1
+    assert (ill["calibration"], ill["possible"]) == ("none", ["stable", "deteriorates"])
+    assert half["reason"] == "nothing that the model reads is known", "a day later"
+    text = infer(*given).stdout.splitlines()
+    assert f"7+ within 6 h of 13:00: {ill['probability']:.2f} (uncalibrated; possible: stable" in text[2]
+    alone = infer("--model", trained, "--source", f"csv:{file}", "--json").stdout.splitlines()
+    assert all(json.loads(line)["deterioration"] is None for line in alone)
+    for wrong in (("--deterioration", trained), ("--deterioration", ahead, "--spo2-scale", "2")):
+        refused = infer("--model", trained, "--source", f"csv:{file}", *wrong)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
 def test_text_lines_can_be_read(trained: str, file: Path) -> None:
     done = infer("--model", trained, "--source", f"csv:{file}")
     lines = done.stdout.splitlines()

@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from gateway_peers import Device, Gateway, Server, assessment, free_port, until
@@ -11,7 +13,7 @@ from rich.console import Console
 from samd_gateway.cli import main
 from samd_gateway.run_commands import summary
 from samd_gateway.tables import devices_table
-from samd_protocol.messages import ModelView, News2
+from samd_protocol.messages import Deterioration, ModelView, News2
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,11 @@ def test_something_else_that_answers_there(broker_url: str, capsys: pytest.Captu
 
 
 def test_a_run_started_and_watched_to_its_end(
-    own_broker: str, make_gateway: Callable[..., Gateway], peers: Callable, capsys: pytest.CaptureFixture[str]
+    own_broker: str,
+    make_gateway: Callable[..., Gateway],
+    peers: Callable,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     gateway = make_gateway(own_broker)
     at = ["--gateway", gateway.url]
@@ -71,6 +77,22 @@ def test_a_run_started_and_watched_to_its_end(
     assert failed in capsys.readouterr().out
     assert main(["runs", "stop", failed, *at]) == 2
     assert "has ended already" in capsys.readouterr().err
+    described = tmp_path / "run.toml"
+    described.write_text(
+        'rounds = 3\nquorum = 1\ndevices = ["bed-01"]\n[personalisation]\nmethod = "finetune"'
+    )
+    assert main(["runs", "start", "--run", str(described), *at]) == 2
+    assert "cannot be trained by 'finetune'; choose one of: none" in capsys.readouterr().err
+    assert main(["runs", "start", "--run", str(described), "--method", "none", "--json", *at]) == 0
+    started = json.loads(capsys.readouterr().out)
+    assert (started["rounds"], started["asked"]) == (3, ["bed-01"])
+    assert main(["runs", "stop", started["id"], *at]) == 0
+    capsys.readouterr()
+    described.write_text("round = 3")
+    assert main(["runs", "start", "--run", str(described), *at]) == 2
+    assert capsys.readouterr().err.startswith(f"samd-gateway: {described}: round is not known; did you mean")
+    assert main(["runs", "start", "--strategy", "Krum", *at]) == 2
+    assert "Krum as set needs 5 replies" in capsys.readouterr().err
     assert main(["runs", "start", "--rounds", "0", *at]) == 2
     assert capsys.readouterr().err == "samd-gateway: rounds is 0: it must lie between 1 and 10000\n"
 
@@ -125,9 +147,28 @@ def test_the_table_says_what_is_missing_and_what_is_past(
     shown = text(found)
     for cell in ("7 high", "RR3 SpO22 O22 BP0 HR0 C0 T0", "1-4 60%", "disagree"):
         assert cell in shown
+    for asked, cell in (
+        ({"probability": 0.314, "possible": ["stable"], "calibration": "temperature"}, " 31% "),
+        ({"probability": 0.62}, " ~62% "),
+        ({"reason": "7 or more is reached already"}, " ? "),
+    ):
+        ahead = Deterioration(asked_at=datetime.now(UTC), horizon_h=6, version=2, **asked)
+        device.send(f"samd/v1/d/{name}/up/assessment", assessment(deterioration=ahead))
+        wanted = ahead.probability
+        told = until(
+            lambda wanted=wanted: (
+                (one := shared_gateway.device(name))
+                and (said := one["assessment"]["deterioration"])
+                and said["probability"] == wanted
+                and one
+            )
+        )
+        assert told["assessment"]["deterioration"]["reason"] == ahead.reason
+        assert told["assessment"]["deterioration"]["horizon_h"] == 6
+        assert cell in text(told)
     device.assess(4)
     partial = until(
-        lambda: (one := shared_gateway.device(name)) and one["assessment"]["model"] is None and one
+        lambda: (one := shared_gateway.device(name)) and one["assessment"]["news2"]["low"] == 4 and one
     )
     shown = text(partial)
     for cell in ("4–9", "C?", "T?", "no model"):

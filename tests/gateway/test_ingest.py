@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import stat
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from gateway_peers import Device, Gateway, Peer, Process, assessment, free_port,
 
 from samd_gateway.cli import main
 from samd_protocol import envelope, topics
+from samd_protocol.messages import Deterioration
 
 
 def test_a_message_that_comes_again_changes_nothing(
@@ -82,6 +84,8 @@ def test_rubbish_is_counted_and_stops_nothing(
     gateway = make_gateway(own_broker)
     device = peers(Device(own_broker, "bed-01"))
     good = envelope.encode(device.sealer.seal(assessment()))
+    beyond = Deterioration(asked_at=datetime.now(UTC), horizon_h=6, version=1, probability=2.0)
+    impossible = device.sealer.seal(assessment(deterioration=beyond))
     vandal = peers(Peer(own_broker, "vandal"))
     topic = topics.up("bed-66", "assessment")
     flood = [
@@ -94,6 +98,7 @@ def test_rubbish_is_counted_and_stops_nothing(
         (topics.up("bed-66", "alert"), good.replace(b"bed-01", b"bed-66")),  # another kind's topic
         (topic, good.replace(b"bed-01", b"bed-66").replace(b'"seq":', b'"seq":99999999999999999999')),
         (topic, good.replace(b"bed-01", b"bed-66").replace(b'"boot":1', b'"boot":-1')),
+        (topic, envelope.encode(impossible).replace(b"bed-01", b"bed-66")),  # a probability of 2
         ("samd/v1/d/b%C3/up/assessment", good),
         (topics.SERVER_RUN, good),
     ]

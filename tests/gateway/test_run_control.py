@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from gateway_peers import Device, Gateway, Process, Server, until
 
+from samd_protocol import topics
+from samd_protocol.messages import Served, ServerState
+
 
 class Ward:
     """A server and devices at a broker and a gateway; each test has its own boots of them."""
@@ -207,6 +210,42 @@ def test_what_cannot_begin_says_why(
     until(lambda: device.commands)
     server.die()
     until(lambda: refusal()[1].startswith("no server"))
+
+
+def test_a_server_of_two_tasks_is_asked_for_either(
+    own_broker: str, make_gateway: Callable[..., Gateway], peers: Callable
+) -> None:
+    gateway = make_gateway(own_broker)
+    server = peers(Server(own_broker))
+    device = peers(Device(own_broker, "bed-01"))
+    ahead = Served(task="deterioration", model_version=7, graph_sha256="b" * 64, methods=["none", "ditto"])
+    both = ServerState(
+        status="online",
+        version="0.1.0",
+        model_version=3,
+        graph_sha256="a" * 64,
+        task="severity",
+        methods=["none", "fedper"],
+        others=[ahead],
+    )
+    server.send(topics.SERVER_STATE, both, retain=True)
+    until(lambda: gateway.get("/api/server")["others"])
+    assert gateway.get("/api/server")["others"][0]["model_version"] == 7
+    until(lambda: gateway.device("bed-01"))
+    asked = gateway.http.post("/api/runs", json={"task": "deterioration", "method": "fedper"})
+    assert "choose one of: none, ditto" in asked.json()["detail"], "its own model's methods count"
+    asked = gateway.http.post("/api/runs", json={"task": "mood"})
+    assert asked.json()["detail"] == (
+        "the server trains 'severity' and 'deterioration', not 'mood'; choose --task severity"
+    )
+    started = gateway.http.post("/api/runs", json={"task": "deterioration"})
+    assert started.status_code == 201, started.text
+    run = started.json()
+    assert (run["spec"]["task"], run["start_version"]) == ("deterioration", 7)
+    assert run["spec"]["logit_adjustment"] == 0.0, "unless it is asked for"
+    until(lambda: device.commands)
+    start = device.commands[0]
+    assert (start.task, start.model_version, start.graph_sha256) == ("deterioration", 7, "b" * 64)
 
 
 def test_only_the_named_devices_are_asked(ward: Ward) -> None:

@@ -64,6 +64,10 @@ FREE = {
     "ServerState.version": "version of the program",
     "ServerState.graph_sha256": "hash of the graph",
     "ServerState.task": "name of what the model is for",
+    "ServerState.methods": "names of methods",
+    "Served.task": "name of what the model is for",
+    "Served.graph_sha256": "hash of the graph",
+    "Served.methods": "names of methods",
     "GatewayState.version": "version of the program",
 }
 
@@ -136,10 +140,16 @@ def test_the_envelope_names_nobody() -> None:
     assert names == {"v", "id", "device", "boot", "seq", "sent_at", "clock", "type", "data", "expires_at"}
 
 
-def test_topics_hold_no_more_than_a_devices_or_a_gateways_name() -> None:
+def test_what_a_model_answers_is_never_retained() -> None:
+    within = {kind for channel in CHANNELS if channel.retain for kind, _, _ in fields(channel.message)}
+    assert not within & {"Assessment", "Deterioration", "ModelView"}
+
+
+def test_topics_hold_no_more_than_a_devices_a_gateways_or_a_tasks_name() -> None:
     for channel in CHANNELS:
         assert channel.topic.count("{") <= 1
-        assert channel.topic.replace("{device}", "").replace("{gateway}", "").count("{") == 0
+        name = channel.topic.replace("{device}", "").replace("{gateway}", "").replace("{task}", "")
+        assert name.count("{") == 0
 
 
 def test_commands_and_orders_are_never_retained() -> None:

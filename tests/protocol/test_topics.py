@@ -109,6 +109,16 @@ def test_parsing_never_raises_anything_else(topic: str) -> None:
     assert topic == f"samd/v1/d/{device}/up/{kind}"
 
 
+def test_each_task_has_a_topic_for_its_released_model() -> None:
+    assert topics.model("severity") == "samd/v1/all/dn/model"
+    assert topics.model("deterioration") == "samd/v1/all/dn/model/deterioration"
+    assert topics.EVERY_MODEL == ("samd/v1/all/dn/model", "samd/v1/all/dn/model/+")
+    assert all(topics.is_model(topics.model(task)) for task in ("severity", "deterioration"))
+    assert not topics.is_model("samd/v1/all/dn/models")
+    with pytest.raises(MessageError):
+        topics.model("a/b")
+
+
 def test_the_filter_for_all_devices_names_one_level() -> None:
     assert topics.every_up("alert") == "samd/v1/d/+/up/alert"
 
@@ -122,6 +132,7 @@ def test_the_table_of_channels_and_the_functions_agree() -> None:
         topics.down("bed", "command").replace("bed", "{device}"),
         topics.down("bed", "config").replace("bed", "{device}"),
         topics.MODEL,
+        topics.model("task").replace("/task", "/{task}"),
         topics.SERVER_ORDER,
         topics.SERVER_RUN,
         topics.SERVER_STATE,

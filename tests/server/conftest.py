@@ -110,13 +110,21 @@ class Ward:
         """Let a device answer the tasks of one split otherwise."""
         self.answers[device] = lambda task: instead(task) if task.split == split else honest(task)
 
-    def grid(self, run: str = "run-1") -> MqttGrid:
+    def grid(self, run: str = "run-1", task: str = "severity") -> MqttGrid:
         return MqttGrid(
-            run, self.names, self.send, graph_sha256="9" * 64, now=self.inbox.now, inbox=self.inbox
+            run,
+            self.names,
+            self.send,
+            graph_sha256="9" * 64,
+            task=task,
+            now=self.inbox.now,
+            inbox=self.inbox,
         )
 
-    def loop(self, spec: RunSpec, root: Path, parent: Bundle, run: str = "run-1") -> RoundLoop:
-        self.last_grid = self.grid(run)
+    def loop(
+        self, spec: RunSpec, root: Path, parent: Bundle, run: str = "run-1", task: str = "severity"
+    ) -> RoundLoop:
+        self.last_grid = self.grid(run, task)
         return RoundLoop(
             spec,
             self.last_grid,
@@ -259,7 +267,11 @@ class Peers:
         self.subscribed = threading.Event()
         self.client = make_client(address, f"peers-{uuid.uuid4()}", max_inflight=1000)
         self.client.on_connect = lambda client, *_: client.subscribe(
-            [(f"{topics.ROOT}/d/+/dn/task", 1), (f"{topics.ROOT}/server/up/+", 1), (topics.MODEL, 1)]
+            [
+                (f"{topics.ROOT}/d/+/dn/task", 1),
+                (f"{topics.ROOT}/server/up/+", 1),
+                *((topic, 1) for topic in topics.EVERY_MODEL),
+            ]
         )
         self.client.on_subscribe = lambda *_: self.subscribed.set()
         self.client.on_message = self._heard

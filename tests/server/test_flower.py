@@ -17,6 +17,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from samd_server import flower
 from samd_server.errors import RunFailed
 from samd_server.grid import MqttGrid, arrays_of
+from samd_server.strategies import by_name
 
 
 def python(code: str) -> str:
@@ -70,7 +71,7 @@ def test_sampling_neither_waits_nor_leaves_anybody_out(ward, monkeypatch: pytest
         raise AssertionError("sample_nodes waits")
 
     monkeypatch.setattr("flwr.serverapp.strategy.strategy_utils.sleep", never)
-    strategy = flower.make_strategy("FedAvg", 3)
+    strategy = by_name("FedAvg", 3)
     for seed in range(5):
         random.seed(seed)
         for configure in (strategy.configure_train, strategy.configure_evaluate):
@@ -80,11 +81,11 @@ def test_sampling_neither_waits_nor_leaves_anybody_out(ward, monkeypatch: pytest
 
 
 def test_fedavg_is_flowers_own() -> None:
-    strategy = flower.make_strategy("FedAvg", 3)
+    strategy = by_name("FedAvg", 3)
     assert type(strategy) is FedAvg
     assert isinstance(strategy, Strategy)
     with pytest.raises(RunFailed, match="strategy 'FedMagic' is not offered; choose one of: FedAvg"):
-        flower.make_strategy("FedMagic", 3)
+        by_name("FedMagic", 3)
 
 
 def test_telemetry_update_check_and_chatter_are_off_and_tensorflow_stays_out() -> None:

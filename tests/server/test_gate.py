@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from samd_server import gate
 from samd_server.gate import MIN_EXAMPLES, decide
-from samd_server.loop import Evaluation
 from samd_server.metrics import scores
+from samd_server.outcome import Evaluation
 
 
 def table(*rows: list[int]) -> NDArray[np.int64]:

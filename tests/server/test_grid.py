@@ -11,9 +11,9 @@ from flwr.serverapp.strategy import FedAvg, FedMedian
 
 from samd_protocol import tasks
 from samd_protocol.errors import MessageError
-from samd_protocol.tasks import Task, Update, Vector
-from samd_server.flower import make_strategy
+from samd_protocol.tasks import Task, TrainSettings, Update, Vector
 from samd_server.grid import Collected, MqttGrid, arrays_of, weights_of
+from samd_server.strategies import by_name
 
 START = np.array([1.0, -2.0, 0.5], dtype=np.float32)
 
@@ -23,7 +23,7 @@ def config() -> ConfigRecord:
 
 
 def messages(grid: MqttGrid, kind: str = "train") -> list[Message]:
-    strategy = make_strategy("FedAvg", len(grid.devices))
+    strategy = by_name("FedAvg", len(grid.devices))
     configure = strategy.configure_train if kind == "train" else strategy.configure_evaluate
     return list(configure(1, arrays_of(START), config(), grid))
 
@@ -58,7 +58,7 @@ def test_a_task_carries_what_the_strategy_configured(ward) -> None:
     assert (task.run, task.round, task.kind, task.split) == ("run-1", 1, "train", "train")
     assert (task.deadline_s, task.graph_sha256) == (60.0, "9" * 64)
     assert task.weights.array().tolist() == START.tolist()
-    assert msgspec.to_builtins(task.settings) == {
+    assert msgspec.to_builtins(task.settings) == msgspec.to_builtins(TrainSettings()) | {
         "epochs": 2,
         "learning_rate": 0.1,
         "proximal_mu": 0.0,
@@ -75,7 +75,7 @@ def test_fedavg_is_the_weighted_mean_worked_out_by_hand(ward) -> None:
         "bed-03": fixed([0.0, 8.0, 1.5], 2),
     }
     collected = ask(ward.grid())
-    arrays, metrics = make_strategy("FedAvg", 3).aggregate_train(1, [r.message for r in collected.replies])
+    arrays, metrics = by_name("FedAvg", 3).aggregate_train(1, [r.message for r in collected.replies])
     # (1*1 + 1*5 + 2*0) / 4, (1*2 - 1*2 + 2*8) / 4, (1*3 + 1*0 + 2*1.5) / 4
     assert weights_of(arrays).tolist() == [1.5, 4.0, 1.5]
     assert metrics["loss"] == 1.0
@@ -89,7 +89,7 @@ def test_the_result_does_not_depend_on_who_was_quicker(make_ward) -> None:
         ward = make_ward(random.sample(names, 10))
         ward.delays = {name: random.random() for name in names}
         collected = ask(ward.grid())
-        arrays, _ = make_strategy("FedAvg", 10).aggregate_train(1, [r.message for r in collected.replies])
+        arrays, _ = by_name("FedAvg", 10).aggregate_train(1, [r.message for r in collected.replies])
         results.add(weights_of(arrays).tobytes())
     assert len(results) == 1
 

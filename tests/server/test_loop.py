@@ -12,7 +12,8 @@ from samd_protocol.tasks import EvaluationReport, Task, Update, Vector
 from samd_server.checkpoint import Checkpoint, RunFolder
 from samd_server.errors import RunFailed, RunStopped
 from samd_server.gate import decide
-from samd_server.loop import RETRIES, log_prior
+from samd_server.loop import RETRIES
+from samd_server.outcome import log_prior
 
 SPEC = RunSpec(rounds=3, quorum=2, round_deadline_s=10.0, seed=11)
 TABLE = [[4, 1, 0, 0], [1, 4, 0, 0], [0, 0, 5, 0], [0, 0, 0, 5]]

@@ -54,6 +54,20 @@ def test_a_gateway_that_is_away_gets_only_the_newest(
     assert len(uploads.received) == 1
 
 
+def test_each_task_has_its_own_newest(releaser, announced, make_uploads, free_port, small_bundle) -> None:
+    ahead = msgspec.structs.replace(
+        small_bundle, manifest=msgspec.structs.replace(small_bundle.manifest, task="deterioration", version=5)
+    )
+    for bundle in (version(small_bundle, 1), ahead, version(small_bundle, 2)):
+        releaser.release(bundle)
+    assert not releaser.wait_announced(5, 0.1, task="deterioration")
+    make_uploads(free_port)
+    assert releaser.wait_announced(2, 10.0)
+    assert releaser.wait_announced(5, 10.0, task="deterioration")
+    told = sorted((release.task, release.version) for release in announced)
+    assert told == [("deterioration", 5), ("severity", 2)]
+
+
 def test_waiting_gives_up_when_told_to_stop(releaser, small_bundle) -> None:
     releaser.release(small_bundle)
     assert not releaser.wait_announced(0, 600.0, stop=lambda: True)

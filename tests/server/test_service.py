@@ -166,7 +166,12 @@ def test_an_order_that_cannot_be_met_fails_with_its_reason(service, peers, event
     for run, spec, reason in (
         ("run-a", RunSpec(task="mood"), "this server trains 'severity', the run asks for 'mood'"),
         ("run-b", RunSpec(quorum=4), "a quorum of 4 with 3 devices can never be met"),
-        ("run-c", RunSpec(strategy="X"), "strategy 'X' is not offered; choose one of: FedAvg"),
+        (
+            "run-c",
+            RunSpec(strategy="X"),
+            "strategy 'X' is not offered; choose one of: FedAvg, FedAvgM, FedAdam, FedYogi, FedProx, "
+            "FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan, QFedAvg",
+        ),
         ("run-d", None, "the order holds no description of the run"),
     ):
         peers.order("start", run, spec, DEVICES)

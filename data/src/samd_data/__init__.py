@@ -13,6 +13,10 @@ module             what it says
 ``carry``          how long a value stays valid, and the latest values still valid at a time
 ``hourly``         one row per stay-hour of a recording
 ``features``       from rows to the numbers that a network reads
+``history``        the features of up to six hours, and the patient's own baseline
+``deterioration``  whether NEWS2 reaches 7 within six hours: when it is asked, and the labels
+``tasks``          what a model can be asked, and what each question reads and tells
+``calibration``    probabilities that mean what they say, and sets that say how sure they are
 ``splits``         training and test rows that do not leak into each other
 ``table``          readings as CSV or JSON lines, row by row
 ``synthetic``      made-up recordings that move like the real ones

@@ -1,5 +1,8 @@
 """From rows to the numbers that a network reads.
 
+There are two sets: "signs-v1", the values of one moment, described here, and "history-v1", which adds the
+hours before and the patient's own baseline (``history``).
+
 "signs-v1" gives, in this order, for each sign: its scaled value, then one step per boundary of the NEWS2
 chart (``news2.CHARTS``); for each of oxygen and consciousness (labels "all" only) its 0 or 1; then one mask
 per input, 1 when it is missing. All constants are fixed and clinical. Nothing is ever taken from a patient's
@@ -52,7 +55,8 @@ CLIP: Final = 4.0
 """A scaled value goes no further than this: one wild number must not move a network."""
 
 _FAR: Final = 1e9  # beyond any value and short of overflow
-_KNOWN: Final = ("signs-v1",)
+_HISTORY: Final = "history-v1"  # its module builds on this one, and is imported only where it is needed
+_KNOWN: Final = ("signs-v1", _HISTORY)
 
 
 class FeatureSpec(msgspec.Struct, frozen=True):
@@ -79,19 +83,41 @@ class FeatureSpec(msgspec.Struct, frozen=True):
     @property
     def names(self) -> list[str]:
         """The name of each feature, such as ``heart_rate``, ``heart_rate>90``, ``heart_rate<51``."""
+        if self.name == _HISTORY:
+            from samd_data import history
+
+            return history.names(self)
         return [*_layout(self.inputs).names, *(f"{field}_missing" for field in self.inputs)]
 
     @property
     def size(self) -> int:
-        """The number of features: 30 for "five", 34 for "all"."""
+        """The number of features: 30 for "five", 34 for "all"; of "history-v1" 171 and 213."""
+        if self.name == _HISTORY:
+            from samd_data import history
+
+            return history.size(self)
         return len(_layout(self.inputs).names) + len(self.inputs)
+
+    @property
+    def row_size(self) -> int:
+        """The columns of a row before it is encoded: 7, or those of ``history.rows``."""
+        if self.name == _HISTORY:
+            from samd_data import history
+
+            return history.ROW_SIZE
+        return len(COLUMNS)
 
 
 def encode(values: NDArray[np.float64], spec: FeatureSpec) -> NDArray[np.float32]:
     """Encode rows ``float64[N, 7]`` in the order of ``COLUMNS`` as ``float32[N, spec.size]``.
 
-    Every result is finite. Raises ``ValueError`` for another shape or an infinite value.
+    For "history-v1" the rows are those of ``history.rows``, ``float64[N, spec.row_size]``. Every result is
+    finite. Raises ``ValueError`` for another shape or an infinite value.
     """
+    if spec.name == _HISTORY:
+        from samd_data import history
+
+        return history.encode(values, spec)
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != len(COLUMNS):
         raise ValueError(f"values have the shape {values.shape}; expected (N, {len(COLUMNS)}) as in COLUMNS")
@@ -120,8 +146,13 @@ def hide(features: NDArray[np.float32], hidden: NDArray[np.bool_], spec: Feature
     """What ``encode`` would give for the same rows with the ``hidden`` inputs missing; a new array.
 
     ``features``: ``float32[N, spec.size]`` from ``encode``; ``hidden``: ``bool[N, 7]`` in the order of
-    ``COLUMNS``. For training, where the same rows are needed once an epoch with other signs hidden.
+    ``COLUMNS``. For training, where the same rows are needed once an epoch with other signs hidden. Of
+    "history-v1" an input is hidden in every hour, as if this patient had no such sensor.
     """
+    if spec.name == _HISTORY:
+        from samd_data import history
+
+        return history.hide(features, hidden, spec)
     inputs = len(spec.inputs)
     width = features.shape[1] - inputs
     shown = features.copy()

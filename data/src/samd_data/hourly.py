@@ -87,15 +87,25 @@ def hourly(
         while reading is not None and reading.observed_at < hour_end:
             carrier.update(reading)
             reading = next(following, None)
-        for column, field in enumerate(COLUMNS):
-            latest = carrier.latest(field)
-            if latest is None:
-                continue
-            measured_at, value = latest
-            if (hour - measured_at).total_seconds() <= CARRY_SECONDS[field]:
-                values[row, column] = value != "A" if field == "consciousness" else value
-                ages[row, column] = (hour_end - measured_at).total_seconds()
+        values[row], ages[row] = row_of(carrier, hour)
     return HourlyTable(np.array([_naive(hour) for hour in hours], dtype="datetime64[s]"), values, ages)
+
+
+def row_of(carrier: Carrier, hour: datetime) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values and ages (``float64[7]`` each) of the hour that begins at ``hour``, as a table has them.
+
+    ``carrier`` has taken every reading of the patient before the end of that hour, and none after it.
+    """
+    values, ages = np.full((2, len(COLUMNS)), np.nan)
+    for column, field in enumerate(COLUMNS):
+        latest = carrier.latest(field)
+        if latest is None:
+            continue
+        measured_at, value = latest
+        if (hour - measured_at).total_seconds() <= CARRY_SECONDS[field]:
+            values[column] = value != "A" if field == "consciousness" else value
+            ages[column] = (hour + _HOUR - measured_at).total_seconds()
+    return values, ages
 
 
 def _stays(

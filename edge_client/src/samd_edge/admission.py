@@ -19,13 +19,14 @@ import msgspec
 from samd_data.carry import CARRY_SECONDS
 from samd_data.plausibility import Rejection
 from samd_data.reading import FIELDS, Reading, without
-from samd_edge import alerts
+from samd_edge import alerts, forecast
 from samd_edge.alerts import AlertState, Policy, Seen
 from samd_edge.anew import take_again
 from samd_edge.artefacts import ArtefactPolicy, Flag
 from samd_edge.assessment import Assessor, Judgement, Model, to_message
 from samd_edge.clock import AHEAD, Clock
 from samd_edge.database import StoreError
+from samd_edge.forecaster import Forecaster
 from samd_edge.outbox import ALERT, ASSESSMENT, Entry, Outbox
 from samd_edge.readings import measured_at
 from samd_edge.retraction import BY_HAND, Retraction
@@ -80,6 +81,7 @@ class Admission:
         policy: Policy,
         artefacts: ArtefactPolicy,
         later: Callable[[float, Callable[[], None]], object] | None = None,
+        forecast_model: Model | None = None,
     ) -> None:
         self.record = record
         self.folder = folder_of(data_dir, record.id)
@@ -103,6 +105,7 @@ class Admission:
             artefacts=artefacts,
         )
         self.alert = self._stored_alert = AlertState()
+        self.forecaster = Forecaster(self.store, spo2_scale=record.spo2_scale, model=forecast_model)
         self.latest: Judgement | None = None
         self.trends = Trends()
         self.disagreements = 0
@@ -294,6 +297,15 @@ class Admission:
         self._settle(judgement, None)
         return True
 
+    def look_ahead(self) -> bool:
+        """A slice of asking about deterioration; an answer is sent with an assessment of now. Returns whether
+        there is more to do."""
+        before = self.forecaster.latest
+        more = self.forecaster.work(self._clock.now())
+        if self.forecaster.latest is not before:
+            self.tell()
+        return more
+
     def waiting(self) -> str | None:
         """What the alert waits for, in words."""
         if self.latest is None:
@@ -371,8 +383,10 @@ class Admission:
         before, self.latest = self.latest, judgement
         self.trends.score(judgement.at, judgement.news2.low, judgement.news2.high, judgement.severity)
         self.disagreements += judgement.disagreement and not (before is not None and before.disagreement)
+        told = to_message(judgement, self._clock, self._share_signs())
+        ahead = forecast.to_message(self.forecaster.latest, self._clock)
         sealed = self._sealer.seal(
-            to_message(judgement, self._clock, self._share_signs()),
+            msgspec.structs.replace(told, deterioration=ahead),
             expires_at=self._wall() + ASSESSMENT_EXPIRES,
         )
         body = envelope.encode(sealed)

@@ -5,6 +5,7 @@ the trainer is a process. Nothing in the loop waits on the network or on the tra
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from samd_data.tasks import DETERIORATION, SEVERITY, TASKS
 from samd_edge import orders
 from samd_edge.admission import Admission, Record, folder_of
 from samd_edge.assessment import Model, ModelRefused, load_model
@@ -29,6 +31,7 @@ from samd_edge.model_fetch import Fetcher
 from samd_edge.models import Held, ModelError, Shelf
 from samd_edge.outbox import Outbox, Sender
 from samd_edge.participation import Participation
+from samd_edge.personal import for_patient
 from samd_edge.presence import Inside, Presence
 from samd_edge.runtime import RuntimeUnavailable
 from samd_edge.showing import view_of
@@ -67,6 +70,7 @@ class Agent:
         self.wall = wall
         self._announce = announce
         self._stop = asyncio.Event()
+        self._ask_again = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.patient = PatientGuard()
         self.patient.discharge()
@@ -84,6 +88,7 @@ class Agent:
         self.sealer = Sealer(self.device, self.db.next_boot(), now=wall, clock=clock_synced)
         self.outbox = Outbox(self.db, max_rows=settings.max_outbox)
         self.model: Model | None = None
+        self.forecast_model: Model | None = None
         self.admission: Admission | None = None
         self.presence = Presence(
             settings, self.db, self.outbox, self.sealer, link=lambda: self.link, inside=_inside(self)
@@ -103,6 +108,7 @@ class Agent:
             link=lambda: self.link,
             tell=lambda message: self.presence.publish("training", message, expiry_s=3600),
             spawn=self.spawn,
+            adopted=self.use_personal,
         )
         self.shelf = Shelf(self.db, self.folder)
         self.fetcher = Fetcher(self.shelf, done=self._on_fetched, failed=_not_fetched, now=wall)
@@ -136,6 +142,7 @@ class Agent:
         reader.add_done_callback(self._source_ended)
         chores = [
             asyncio.create_task(self._every(self._ageing_s(), self._age), name="ageing"),
+            asyncio.create_task(self._look_ahead(), name="forecast"),
             asyncio.create_task(self.presence.beat_forever(), name="heartbeat"),
             asyncio.create_task(self._every(HOUSEKEEPING_S, self._keep_house), name="housekeeping"),
         ]
@@ -166,10 +173,10 @@ class Agent:
         log.info("ended; %d messages wait in the outbox", self.outbox.depth)
 
     def _take_model(self) -> None:
-        """Load the active model; one that came by --model is kept first."""
+        """Load the active model of each task; one that came by --model is kept first."""
         if self.settings.model is not None:
             kept = self.shelf.keep(Path(self.settings.model), now=self.wall())
-            active = self.shelf.active
+            active = self.shelf.active(kept.task)
             if active is not None and active.version > kept.version:
                 log.warning(
                     "model %d stays active, it is newer than %d; to go back: samd-edge models --activate %d",
@@ -180,16 +187,24 @@ class Agent:
             elif kept.trained:
                 self.shelf.check(kept)
                 self.shelf.activate(kept)
-        for held in filter(None, (self.shelf.active, self.shelf.previous)):
+        self.model = self._load(SEVERITY)
+        self.forecast_model = self._load(DETERIORATION)
+        if self.model is None:
+            log.info("no trained model yet: the rule alone assesses")
+
+    def _load(self, task: str) -> Model | None:
+        """The model of a task: the active one, else the one before it."""
+        active = self.shelf.active(task)
+        for held in filter(None, (active, self.shelf.previous(task))):
             try:
-                self.model = load_model(self.shelf.check(held))
+                model = load_model(self.shelf.check(held), task=task)
             except (ModelError, ModelRefused, RuntimeUnavailable) as error:
                 log.error("model %d cannot be used (%s)", held.version, error)
                 continue
-            if held != self.shelf.active:
+            if held != active:
                 self.shelf.activate(held)
-            return
-        log.info("no trained model yet: the rule alone assesses")
+            return model
+        return None
 
     def _take_admission(self) -> None:
         """Open the admission, or begin one for the source."""
@@ -231,7 +246,8 @@ class Agent:
             wall=self.wall,
             share_signs=self.presence.shares_signs,
             direct=self.link.publish,
-            model=self.model,
+            model=self._model_for(folder_of(self.folder, record.id)),
+            forecast_model=self.forecast_model,
             policy=self.settings.alerts,
             artefacts=self.settings.artefacts,
             later=self._loop.call_later,
@@ -296,6 +312,16 @@ class Agent:
         if self.admission is not None:
             self.admission.age()
 
+    async def _look_ahead(self) -> None:
+        """Ask at each full hour whether the patient deteriorates. In slices: readings go first."""
+        while True:
+            self._ask_again.clear()
+            if self.admission is not None and self.admission.look_ahead():
+                await asyncio.sleep(0)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ask_again.wait(), self._ageing_s())
+
     def _keep_house(self) -> None:
         if self.admission is not None:
             self.admission.store.prune(self.settings.max_readings)
@@ -339,7 +365,7 @@ class Agent:
                 self.participation.take_task(message.payload)
             elif message.topic == topics.down(self.device, "config"):
                 self._on_config(message.payload)
-            elif message.topic == topics.MODEL:
+            elif topics.is_model(message.topic):
                 self._on_release(message.payload)
             else:
                 self._on_gateway(message.payload)
@@ -379,6 +405,9 @@ class Agent:
         release = envelope.decode(payload).data
         if not isinstance(release, ModelRelease):
             raise MessageError("malformed", "no release of a model")
+        if release.task not in TASKS:
+            log.info("a model for %r was released; this client knows %s", release.task, " and ".join(TASKS))
+            return
         self.fetcher.want(release)
 
     def _on_fetched(self, release: ModelRelease, held: Held) -> None:
@@ -391,7 +420,7 @@ class Agent:
                 "model %d was never trained: it is kept for training and does not assess", release.version
             )
             return
-        if self.shelf.active == held:
+        if self.shelf.active(held.task) == held:
             return
         try:
             self.use(held)
@@ -399,18 +428,32 @@ class Agent:
             log.error("%s", error)
 
     def use(self, held: Held) -> None:
-        """Make a model the active one, and say so. Raises ModelError when it cannot be used."""
+        """Make a model the active one of its task, and say so. Raises ModelError when it cannot be used."""
         try:
-            model = load_model(self.shelf.check(held))
+            model = load_model(self.shelf.check(held), task=held.task)
         except (ModelRefused, RuntimeUnavailable, BundleError) as error:
             raise ModelError(str(error)) from error
         self.shelf.activate(held)
-        self.model = model
-        if self.admission is not None:
-            self.admission.assessor.model = model
-            self.admission.age()
+        if held.task == DETERIORATION:
+            self.forecast_model = model
+            if self.admission is not None:
+                self.admission.forecaster.use(model)
+            self._ask_again.set()
+        else:
+            self.model = model
+            self.use_personal()
         self.presence.tell_state()
-        log.info("model %d is active", held.version)
+        log.info("model %d for %s is active", held.version, held.task)
+
+    def use_personal(self) -> None:
+        """Assess by the personal model that the trainer has left, if it is for the model in use."""
+        if self.admission is not None:
+            self.admission.assessor.model = self._model_for(self.admission.folder)
+            self.admission.age()
+
+    def _model_for(self, folder: Path) -> Model | None:
+        active = self.shelf.active()
+        return for_patient(self.model, None if active is None else active.graph_sha256, folder)
 
     # -- small ---------------------------------------------------------------------------------------------
 

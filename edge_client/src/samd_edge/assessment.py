@@ -20,6 +20,7 @@ from samd_data import features, news2, severity
 from samd_data.carry import CARRY_SECONDS, Carrier
 from samd_data.reading import COLUMNS, FIELDS, Reading, to_row, without
 from samd_data.response import interval_s
+from samd_data.tasks import SEVERITY, TASKS
 from samd_edge.artefacts import ArtefactPolicy, Flag, Kind, Screen
 from samd_edge.clock import Clock
 from samd_edge.runtime import Graph, GraphError, RuntimeUnavailable
@@ -43,26 +44,31 @@ class ModelRefused(Exception):  # noqa: N818  (it is an answer, with its reason)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model ready to answer: its graph, the weights in use (global or personal), version and features."""
+    """A model ready to answer: its graph, the weights in use (global or personal), version, features."""
 
     graph: Graph
     weights: NDArray[np.float32]
     version: int
     spec: features.FeatureSpec
+    personal: bool = False
+    task: str = SEVERITY
 
 
 def refusal(manifest: Manifest, *, allow_untrained: bool = False) -> str | None:
-    """Why a bundle cannot assess on this device, or None when it can."""
-    if manifest.task != "severity":
-        return f"its task is {manifest.task!r}; this client assesses severity"
-    if manifest.classes != list(severity.CLASSES):
-        return f"its classes are {', '.join(manifest.classes)}, not {', '.join(severity.CLASSES)}"
+    """Why a bundle cannot be asked on this device, or None when it can."""
+    if manifest.task not in TASKS:
+        return f"its task is {manifest.task!r}; this client knows {' and '.join(TASKS)}"
+    classes = TASKS[manifest.task].classes
+    if manifest.classes != list(classes):
+        return f"its classes are {', '.join(manifest.classes)}, not {', '.join(classes)}"
     try:
         spec = spec_of(manifest)
     except ModelRefused as error:
         return str(error)
     if manifest.features.size != spec.size:
         return f"its features {spec.name!r} have {manifest.features.size} numbers; here they have {spec.size}"
+    if manifest.task == SEVERITY and spec.row_size != len(COLUMNS):
+        return f"its features {spec.name!r} are of several hours; severity is asked of the values now"
     if not manifest.trained and not allow_untrained:
         return "it was never trained, its answers are noise; wait for a trained one, or allow it on purpose"
     return None
@@ -77,21 +83,27 @@ def spec_of(manifest: Manifest) -> features.FeatureSpec:
 
 
 def load_model(
-    bundle: Bundle, *, weights: NDArray[np.float32] | None = None, allow_untrained: bool = False
+    bundle: Bundle,
+    *,
+    weights: NDArray[np.float32] | None = None,
+    allow_untrained: bool = False,
+    task: str = SEVERITY,
 ) -> Model:
     """The model of a verified bundle, tried once on an empty row.
 
-    ``weights`` (``float32[P]``) are used in place of the bundle's own, as personal ones are. Raises
-    ModelRefused with the reason; RuntimeUnavailable when no interpreter is installed.
+    ``weights`` (``float32[P]``) are used in place of the bundle's own, as personal ones are; ``task`` is what
+    it will be asked. Raises ModelRefused with the reason, RuntimeUnavailable without an interpreter.
     """
     reason = refusal(bundle.manifest, allow_untrained=allow_untrained)
+    if reason is None and bundle.manifest.task != task:
+        reason = f"its task is {bundle.manifest.task!r}, not {task!r}"
     if reason is not None:
         raise ModelRefused(f"model {bundle.manifest.name} version {bundle.manifest.version}: {reason}")
     chosen = bundle.weights if weights is None else np.asarray(weights, dtype=np.float32)
     spec = spec_of(bundle.manifest)
     try:
-        model = Model(Graph(bundle.graph), chosen, bundle.manifest.version, spec)
-        infer(model, Reading(observed_at=datetime.fromtimestamp(0, tz=UTC)))
+        model = Model(Graph(bundle.graph), chosen, bundle.manifest.version, spec, task=task)
+        infer_rows(model, np.full((1, spec.row_size), np.nan))
     except (GraphError, BadOutput) as error:
         raise ModelRefused(
             f"model {bundle.manifest.name} version {bundle.manifest.version}: {error}; fetch it again"
@@ -100,7 +112,7 @@ def load_model(
 
 
 class BadOutput(Exception):  # noqa: N818
-    """The graph answered with something that is no set of four probabilities."""
+    """The graph answered with something that is no set of probabilities, one per class."""
 
 
 def infer(model: Model, snapshot: Reading) -> NDArray[np.float64]:
@@ -108,25 +120,34 @@ def infer(model: Model, snapshot: Reading) -> NDArray[np.float64]:
 
     Raises GraphError or BadOutput when they cannot be had.
     """
-    row = features.encode(to_row(snapshot)[np.newaxis], model.spec)
-    out = model.graph.infer(row, model.weights)
-    if out.shape != (1, len(severity.CLASSES)):
-        raise BadOutput(f"the graph answered with the shape {out.shape}")
-    probabilities: NDArray[np.float64] = out[0].astype(np.float64)
-    if not np.isfinite(probabilities).all():
-        raise BadOutput("the graph answered with values that are not numbers")
-    if probabilities.min() < 0 or abs(probabilities.sum() - 1) > _SUM_TOLERANCE:
-        raise BadOutput("the graph answered with values that are no probabilities")
+    probabilities: NDArray[np.float64] = infer_rows(model, to_row(snapshot)[np.newaxis])[0]
     return probabilities
+
+
+def infer_rows(model: Model, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities ``float64[N, C]`` of rows ``float64[N, model.spec.row_size]``, NaN = missing.
+
+    Raises GraphError or BadOutput when they cannot be had.
+    """
+    out = model.graph.infer(features.encode(rows, model.spec), model.weights).astype(np.float64)
+    if out.shape != (len(rows), len(TASKS[model.task].classes)):
+        raise BadOutput(f"the graph answered with the shape {out.shape}")
+    if not np.isfinite(out).all():
+        raise BadOutput("the graph answered with values that are not numbers")
+    if out.min() < 0 or (np.abs(out.sum(axis=1) - 1) > _SUM_TOLERANCE).any():
+        raise BadOutput("the graph answered with values that are no probabilities")
+    return out
 
 
 @dataclass(frozen=True, slots=True)
 class ModelJudgement:
-    """The model's class, the probability of each of the four, and the version that said so."""
+    """The model's class, the probability of each of the four, and the version that said so; ``personal``
+    when by weights of this patient's own."""
 
     severity: int
     probabilities: tuple[float, ...]
     version: int
+    personal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +340,9 @@ class Assessor:
             self._last_error = reason
             return None, reason
         self._last_error = None
-        view = ModelJudgement(int(probabilities.argmax()), tuple(probabilities.tolist()), model.version)
+        view = ModelJudgement(
+            int(probabilities.argmax()), tuple(probabilities.tolist()), model.version, model.personal
+        )
         return view, None
 
 
@@ -368,7 +391,10 @@ def view_of_model(view: ModelJudgement | None) -> messages.ModelView | None:
     if view is None:
         return None
     return messages.ModelView(
-        severity=_class(view.severity), probabilities=list(view.probabilities), version=view.version
+        severity=_class(view.severity),
+        probabilities=list(view.probabilities),
+        version=view.version,
+        personal=view.personal,
     )
 
 

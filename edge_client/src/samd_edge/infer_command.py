@@ -17,8 +17,10 @@ from typing import Final, TextIO, cast
 from samd_data.errors import DataError
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading, without
-from samd_edge.assessment import Assessor, Judgement, Model, ModelRefused, load_model
+from samd_data.tasks import DETERIORATION
+from samd_edge.assessment import TRAINED_SCALE, Assessor, Judgement, Model, ModelRefused, load_model
 from samd_edge.clock import Clock, WallClock
+from samd_edge.forecast import OTHER_SCALE, Following, Forecast
 from samd_edge.infer_out import as_object, as_reject, as_text
 from samd_edge.intake import ahead
 from samd_edge.readings import measured_at
@@ -81,6 +83,12 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--model", type=Path, metavar="FILE", help="the model, NAME.samd (default: the rule alone)"
     )
     parser.add_argument(
+        "--deterioration",
+        type=Path,
+        metavar="FILE",
+        help="a second model, asked at each full hour: does the score reach 7 within six hours?",
+    )
+    parser.add_argument(
         "--source",
         required=True,
         action="append",
@@ -128,10 +136,13 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.model is not None:
             bundle = bundles.read(arguments.model)
             model, name = load_model(bundle, allow_untrained=arguments.allow_untrained), bundle.manifest.name
+        following = _following(arguments)
         write = writer(arguments, name)
         urls = [parse(text) for text in arguments.source]
         with _rejects_file(arguments.rejects) as rejects:
-            return asyncio.run(_assess_all(arguments, model, urls, write, rejects))
+            return asyncio.run(
+                _assess_all(arguments, model, urls, write, following=following, rejects=rejects)
+            )
     except (BundleError, DataError, ModelRefused, RuntimeUnavailable) as error:
         hint = "" if not isinstance(error, ModelRefused) or arguments.allow_untrained else _hint(error)
         print(f"samd-edge infer: {error}{hint}", file=sys.stderr)
@@ -155,16 +166,31 @@ def _rejects_file(path: Path | None) -> Iterator[TextIO | None]:
         yield file
 
 
-def writer(arguments: argparse.Namespace, model_name: str | None) -> Callable[[Reading, Judgement], str]:
+def _following(arguments: argparse.Namespace) -> Following | None:
+    if arguments.deterioration is None:
+        return None
+    if arguments.spo2_scale != TRAINED_SCALE:
+        raise ModelRefused(f"--deterioration: {OTHER_SCALE}; leave it out")
+    if arguments.out == "fhir":
+        raise ModelRefused("--deterioration: is not written as FHIR; take --out json, or leave it out")
+    bundle = bundles.read(arguments.deterioration)
+    model = load_model(bundle, allow_untrained=arguments.allow_untrained, task=DETERIORATION)
+    return Following(model)
+
+
+Write = Callable[[Reading, Judgement, Forecast | None], str]
+
+
+def writer(arguments: argparse.Namespace, model_name: str | None) -> Write:
     """What makes a line of an assessment. Raises DataError for options that do not fit."""
     if arguments.out != "fhir":
         for option, value in (("--subject", arguments.subject), ("--score-code", arguments.score_code)):
             if value is not None:
                 raise DataError(f"{option}: belongs to --out fhir; give that too, or leave it out")
     if arguments.out == "text":
-        return lambda _reading, judgement: as_text(judgement)
+        return lambda _reading, judgement, forecast: as_text(judgement, forecast)
     if arguments.out == "json":
-        return lambda reading, judgement: json.dumps(as_object(reading, judgement))
+        return lambda reading, judgement, forecast: json.dumps(as_object(reading, judgement, forecast))
     from samd_edge.fhir_out import FhirWriter, coding_of, subject_of
 
     if find_spec("fhir") is None:
@@ -175,14 +201,16 @@ def writer(arguments: argparse.Namespace, model_name: str | None) -> Callable[[R
         spo2_scale=arguments.spo2_scale,
         model_name=model_name,
     )
-    return lambda _reading, judgement: to_fhir.line(judgement)
+    return lambda _reading, judgement, _forecast: to_fhir.line(judgement)
 
 
 async def _assess_all(
     arguments: argparse.Namespace,
     model: Model | None,
     urls: Sequence[SourceURL],
-    write: Callable[[Reading, Judgement], str],
+    write: Write,
+    *,
+    following: Following | None,
     rejects: TextIO | None,
 ) -> int:
     sources = open_sources(urls, Surroundings())
@@ -190,14 +218,15 @@ async def _assess_all(
     live = isinstance(sources.clock, WallClock) and any(url.kind != "stdin" for url in urls)
     if live:
         print(f"samd-edge infer: waiting for readings of {names}; Ctrl-C ends it", file=sys.stderr)
-    run = Run(Assessor(spo2_scale=arguments.spo2_scale, model=model), sources.clock, live=live)
+    assessor = Assessor(spo2_scale=arguments.spo2_scale, model=model)
+    run = Run(assessor, sources.clock, live=live, following=following)
     try:
         for past in sources.history():
-            run.assessor.take(past)
+            run.remember(past)
         async for item in sources:
             for found in run.take(item):
                 if not isinstance(found, Rejection):
-                    print(write(*found), flush=True)
+                    print(write(*found, run.forecast), flush=True)
                 elif rejects is not None:
                     print(json.dumps(as_reject(found), ensure_ascii=False), file=rejects, flush=live)
     finally:
@@ -211,8 +240,12 @@ async def _assess_all(
 class Run:
     """The assessments of one call. ``live``: readings are judged when they come, not at their own time."""
 
-    def __init__(self, assessor: Assessor, clock: Clock, *, live: bool) -> None:
+    def __init__(
+        self, assessor: Assessor, clock: Clock, *, live: bool, following: Following | None = None
+    ) -> None:
         self.assessor = assessor
+        self.forecast: Forecast | None = None
+        self._following = following
         self.readings = 0
         self._clock = clock
         self._live = live
@@ -221,6 +254,12 @@ class Run:
         self._newest: datetime | None = None
         self._taken_back = 0
         self._struck: deque[tuple[str, datetime, float | bool | str]] = deque(maxlen=_REMEMBERED)
+
+    def remember(self, past: Reading) -> None:
+        """A reading from before the source begins: taken over without a judgement."""
+        flags = self.assessor.take(past)
+        if self._following is not None:
+            self._following.take(without(past, flags), past.observed_at)
 
     def take(self, item: Item) -> Iterator[tuple[Reading, Judgement] | Rejection]:
         """What follows from one item of a source: judgements, each with its reading, or a rejection."""
@@ -237,9 +276,12 @@ class Run:
         # A row that comes late is taken over, and the patient is judged at the newest time there is.
         self._newest = item.observed_at if self._newest is None else max(self._newest, item.observed_at)
         self._flag(item.observed_at)
-        self.assessor.take(reading)
+        flags = self.assessor.take(reading)
         self.readings += 1
-        yield item, self._judged()
+        judgement = self._judged()
+        if self._following is not None:
+            self.forecast = self._following.take(without(reading, flags), judgement.at)
+        yield item, judgement
 
     def _reject(self, rejection: Rejection) -> Rejection:
         self._rejected += 1
@@ -267,6 +309,9 @@ class Run:
                 self._struck.append((one.field, one.measured_at, said))
                 self._taken_back += 1
                 at = one.measured_at
+        if at is not None and self._following is not None:
+            self._following.begin_anew()
+            self.forecast = None
         for reading in retraction.instead:
             yield from self.take(reading)
         if at is not None and not retraction.instead:

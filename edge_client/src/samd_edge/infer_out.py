@@ -3,10 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from samd_data.deterioration import HORIZON_HOURS
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_data.severity import CLASSES
 from samd_edge.assessment import Judgement, signs_of
+from samd_edge.forecast import Forecast
 
 
 def as_reject(rejection: Rejection) -> dict[str, Any]:
@@ -14,7 +16,7 @@ def as_reject(rejection: Rejection) -> dict[str, Any]:
     return {name: getattr(rejection, name) for name in rejection.__struct_fields__}
 
 
-def as_object(reading: Reading, judgement: Judgement) -> dict[str, Any]:
+def as_object(reading: Reading, judgement: Judgement, forecast: Forecast | None = None) -> dict[str, Any]:
     """The assessment as JSON. ``ages`` in seconds; ``signs`` are the values judged, carried ones included."""
     score, model = judgement.news2, judgement.model
     return {
@@ -47,10 +49,11 @@ def as_object(reading: Reading, judgement: Judgement) -> dict[str, Any]:
         "next_due_at": None if judgement.next_due_at is None else _iso(judgement.next_due_at),
         "ages": judgement.ages,
         "signs": signs_of(judgement.snapshot),
+        "deterioration": _forecast_object(forecast),
     }
 
 
-def as_text(judgement: Judgement) -> str:
+def as_text(judgement: Judgement, forecast: Forecast | None = None) -> str:
     """The assessment as one line to read; a range stays a range."""
     score, model = judgement.news2, judgement.model
     total = f"{score.total}" if score.total is not None else f"{score.low}-{score.high}"
@@ -69,7 +72,32 @@ def as_text(judgement: Judgement) -> str:
     if judgement.artefacts:
         flagged = (f"{field} ({kind.replace('_', ' ')})" for field, kind in judgement.artefacts.items())
         text += f"  not scored: {', '.join(flagged)}"
-    return text
+    return text + _forecast_text(forecast)
+
+
+def _forecast_object(forecast: Forecast | None) -> dict[str, Any] | None:
+    if forecast is None:
+        return None
+    return {
+        "asked_at": _iso(forecast.asked_at),
+        "horizon_h": HORIZON_HOURS,
+        "version": forecast.version,
+        "probability": None if forecast.probability is None else round(forecast.probability, 6),
+        "possible": list(forecast.possible),
+        "calibration": forecast.calibration,
+        "reason": forecast.reason,
+    }
+
+
+def _forecast_text(forecast: Forecast | None) -> str:
+    if forecast is None:
+        return ""
+    asked = f"  7+ within {HORIZON_HOURS} h of {forecast.asked_at.astimezone(UTC):%H:%M}"
+    if forecast.probability is None:
+        return f"{asked}: not asked, {forecast.reason}"
+    fitted = "uncalibrated" if forecast.calibration == "none" else forecast.calibration
+    possible = ", ".join(forecast.possible) or "unlike any hour before"
+    return f"{asked}: {forecast.probability:.2f} ({fitted}; possible: {possible})"
 
 
 def _iso(moment: datetime) -> str:

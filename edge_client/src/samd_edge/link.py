@@ -192,7 +192,7 @@ class Link:
         self._told = None
         log.info("connected to %s", self._broker.url)
         own = [topics.down(self._device, kind) for kind in ("command", "config", "task")]
-        wanted = (*own, topics.MODEL, topics.EVERY_GATEWAY)
+        wanted = (*own, *topics.EVERY_MODEL, topics.EVERY_GATEWAY)
         client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in wanted])
         self._on_event(Connected(number))
 

@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +107,7 @@ def _receive(response: Any, part: Path, digest: Any, have: int, release: ModelRe
 
 
 class Fetcher:
-    """Fetches what is announced, one release at a time, in a thread of its own; the newest goes first.
+    """Fetches what is announced, one release at a time, in a thread of its own; of each task the newest.
 
     `done(release, held)` is called in that thread when a verified bundle is kept, `failed(release, text)`
     when it has to be given up.
@@ -128,7 +129,8 @@ class Fetcher:
         self._retry_s = retry_s
         self._max_attempts = max_attempts
         self._now = now
-        self._wanted: ModelRelease | None = None
+        self._wanted: dict[str, ModelRelease] = {}
+        self._attempts: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="model-fetcher", daemon=True)
@@ -137,9 +139,10 @@ class Fetcher:
         self._thread.start()
 
     def want(self, release: ModelRelease) -> None:
-        """Fetch this one now; a fetch of another one that is going on is given up."""
+        """Fetch this one; a fetch of another one of its task that is going on is given up."""
         with self._changed:
-            self._wanted = release
+            self._wanted[release.task] = release
+            self._attempts.pop(release.sha256, None)
             self._changed.notify_all()
 
     def stop(self, timeout_s: float = 1.0) -> None:
@@ -153,10 +156,10 @@ class Fetcher:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._wanted is not None)
-                if self._stopping or self._wanted is None:
+                self._changed.wait_for(lambda: self._stopping or self._wanted)
+                if self._stopping:
                     return
-                release, self._wanted = self._wanted, None
+                release = self._wanted.pop(next(iter(self._wanted)))
             try:
                 held = self._get(release)
             except (ModelError, BundleError, OSError) as error:
@@ -173,19 +176,13 @@ class Fetcher:
         self._shelf.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = self._shelf.folder / f".{release.version}-{release.sha256}.part"
         begin = time.monotonic()
-        for attempt in range(self._max_attempts):
+        while True:
             try:
                 fetch_once(release, part)
                 break
             except Transient as error:
-                pause = min(self._retry_s[1], self._retry_s[0] * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311
-                log.info("%s; again in %.1f s", error, pause)
-                with self._changed:
-                    self._changed.wait_for(lambda: self._stopping or self._wanted is not None, pause)
-                    if self._stopping or self._wanted is not None:
-                        return None
-        else:
-            raise ModelError(f"model {release.version}: given up after {self._max_attempts} attempts")
+                if not self._again(release, str(error)):
+                    return None
         try:
             bundle = bundles.read(part, sha256=release.sha256)
         except BundleError:
@@ -197,8 +194,31 @@ class Fetcher:
                 f"model {release.version} was announced, the file says {bundle.manifest.version}; "
                 "it is not loaded"
             )
+        if bundle.manifest.task != release.task:
+            part.unlink(missing_ok=True)
+            raise ModelError(
+                f"model {release.version} was announced for {release.task!r}, the file is for "
+                f"{bundle.manifest.task!r}; it is not loaded"
+            )
         target = self._shelf.path_of(release.version, release.sha256)
         part.replace(target)
         sync_folder(self._shelf.folder)
         log.info("model %d fetched in %.2f s", release.version, time.monotonic() - begin)
         return self._shelf.record(bundle, target, now=self._now())
+
+    def _again(self, release: ModelRelease, reason: str) -> bool:
+        """Pause; whether to go on with this one now. Another task that waits has its turn first."""
+        number = self._attempts[release.sha256]
+        self._attempts[release.sha256] += 1
+        if number + 1 >= self._max_attempts:
+            raise ModelError(f"model {release.version}: given up after {self._max_attempts} attempts")
+        pause = min(self._retry_s[1], self._retry_s[0] * 2**number) * random.uniform(0.5, 1.0)  # noqa: S311
+        log.info("%s; again in %.1f s", reason, pause)
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or release.task in self._wanted, pause)
+            if self._stopping:
+                return False
+            if self._wanted:
+                self._wanted.setdefault(release.task, release)
+                return False
+        return True

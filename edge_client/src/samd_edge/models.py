@@ -1,9 +1,10 @@
 """The models that a device holds: verified, kept by version, activated, rolled back.
 
-Files are `DATA_DIR/models/VERSION-SHA.samd` and never overwritten. What is active is one row of the device's
-file, so that a device killed in the middle of an activation has the old or the new model, whole. A bundle is
-verified (length, SHA-256 of the announcement, every hash within) before anything of it is loaded. One that
-was never trained is kept as the graph for training, and never assesses anybody.
+Files are `DATA_DIR/models/VERSION-SHA.samd` and never overwritten. One model is active per task, beside each
+other; versions are counted per task. What is active is one row of the device's file for each task, so that a
+device killed in the middle of an activation has the old or the new model, whole. A bundle is verified
+(length, SHA-256 of the announcement, every hash within) before anything of it is loaded. One that was never
+trained is kept as the graph for training, and never assesses anybody.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from samd_data.tasks import SEVERITY
 from samd_edge.assessment import refusal
 from samd_edge.database import micros
 from samd_edge.device_db import DeviceDb, put
@@ -37,7 +39,7 @@ class Held(NamedTuple):
 
 
 class Shelf:
-    """What the device holds, and which of it is active."""
+    """What the device holds, and which of it is active for each task."""
 
     def __init__(self, db: DeviceDb, data_dir: Path) -> None:
         self._db = db
@@ -53,28 +55,30 @@ class Shelf:
             Held(row[0], row[1], self.folder / row[2], row[3], row[4], bool(row[5]), row[6]) for row in rows
         ]
 
-    def find(self, version: int, sha256: str | None = None) -> Held | None:
+    def find(self, version: int, sha256: str | None = None, *, task: str | None = None) -> Held | None:
         """A version that is held; of several files of one version, the one added last."""
-        found = [held for held in self.all() if held.version == version and sha256 in (None, held.sha256)]
+        found = [
+            held
+            for held in self.all()
+            if held.version == version and sha256 in (None, held.sha256) and task in (None, held.task)
+        ]
         return found[-1] if found else None
 
-    def with_graph(self, graph_sha256: str) -> Held | None:
-        """The newest model held with this graph: what a training can use."""
-        found = [held for held in self.all() if held.graph_sha256 == graph_sha256]
+    def with_graph(self, graph_sha256: str, *, task: str = SEVERITY) -> Held | None:
+        """The newest model of a task held with this graph: what a training can use."""
+        found = [held for held in self.all() if (held.graph_sha256, held.task) == (graph_sha256, task)]
         return found[-1] if found else None
 
-    @property
-    def active(self) -> Held | None:
-        """The model in use, if there is one."""
-        return self._named("active_model")
+    def active(self, task: str = SEVERITY) -> Held | None:
+        """The model in use for a task, if there is one."""
+        return self._named("active_model", task)
 
-    @property
-    def previous(self) -> Held | None:
-        """The model that was in use before."""
-        return self._named("previous_model")
+    def previous(self, task: str = SEVERITY) -> Held | None:
+        """The model that was in use for a task before."""
+        return self._named("previous_model", task)
 
-    def _named(self, name: str) -> Held | None:
-        key = self._db.get(name)
+    def _named(self, name: str, task: str) -> Held | None:
+        key = self._db.get(_row(name, task))
         return None if key is None else self.find(int(key[0]), str(key[1]))
 
     def path_of(self, version: int, sha256: str) -> Path:
@@ -128,22 +132,28 @@ class Shelf:
         return bundle
 
     def activate(self, held: Held) -> None:
-        """Make a model the active one, and the one before it the previous: one synced commit."""
+        """Make a model the active one of its task, and the one before it the previous: one synced commit."""
+        active, previous = _row("active_model", held.task), _row("previous_model", held.task)
         with self._db.write(synced=True) as connection:
-            before = self._db.get("active_model")
+            before = self._db.get(active)
             if before == [held.version, held.sha256]:
                 return
-            put(connection, "previous_model", before)
-            put(connection, "active_model", [held.version, held.sha256])
+            put(connection, previous, before)
+            put(connection, active, [held.version, held.sha256])
 
-    def roll_back(self) -> Held:
-        """Go back to the previous model. Raises ModelError when there is none or it cannot be used."""
-        target = self.previous
+    def roll_back(self, task: str = SEVERITY) -> Held:
+        """Go back to a task's previous model. Raises ModelError when there is none or it cannot be used."""
+        target = self.previous(task)
         if target is None:
             raise ModelError("there is no model to go back to")
         self.check(target)
         self.activate(target)
         return target
+
+
+def _row(name: str, task: str) -> str:
+    """The name of a task's row. That of severity has none added: clients that knew no other wrote it so."""
+    return name if task == SEVERITY else f"{name}.{task}"
 
 
 def same_file(path: Path, sha256: str) -> bool:

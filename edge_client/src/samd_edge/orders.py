@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from samd_data.carry import CARRY_SECONDS
 from samd_data.plausibility import RANGES, check, remedy
 from samd_data.reading import FIELDS, VITALS, Reading
+from samd_data.tasks import SEVERITY, TASKS
 from samd_edge import heartbeat
 from samd_edge.admission import Admission, Record, folder_of
 from samd_edge.clock import AHEAD
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 SAME_S: Final = 1.0
 """A value is the one that a correction names when its time lies this close to the time named."""
-TASK: Final = "severity"
 
 
 def execute(agent: "Agent", body: CommandBody) -> Answer:
@@ -45,7 +45,7 @@ def execute(agent: "Agent", body: CommandBody) -> Answer:
             case ModelActivate():
                 return model_activate(agent, body)
             case ModelRollback():
-                return model_rollback(agent)
+                return model_rollback(agent, body)
             case ObservationAdd():
                 return observation_add(agent, body)
             case PatientAdmit():
@@ -68,9 +68,9 @@ def training_start(agent: "Agent", body: TrainingStart) -> Answer:
     running = agent.participation.running()
     if running is not None and running.id != body.run:
         raise Refused("in another run")
-    if body.task != TASK:
-        raise Refused(f"wrong model: this device trains {TASK!r}, not {body.task!r}")
-    held = agent.shelf.with_graph(body.graph_sha256)
+    if body.task not in TASKS:
+        raise Refused(f"wrong model: this device trains {' and '.join(TASKS)}, not {body.task!r}")
+    held = agent.shelf.with_graph(body.graph_sha256, task=body.task)
     if held is None:
         raise Refused("wrong model: its graph is not held here")
     if admission.alert.active and not agent.settings.train_during_alert:
@@ -83,7 +83,8 @@ def training_start(agent: "Agent", body: TrainingStart) -> Answer:
     temperature = heartbeat.temperature_c()
     if temperature is not None and temperature >= heartbeat.HOT_C:
         raise Refused(f"too hot: {temperature:.0f} °C")
-    agent.participation.join(body.run, held, admission.store.path)
+    active = agent.shelf.active(body.task)
+    agent.participation.join(body.run, held, admission.store.path, None if active is None else active.path)
     return Answer(accepted=True, rows=rows)
 
 
@@ -98,9 +99,10 @@ def training_stop(agent: "Agent", body: TrainingStop) -> Answer:
 
 def model_activate(agent: "Agent", body: ModelActivate) -> Answer:
     """Use a version that is held."""
-    held = agent.shelf.find(body.version)
+    held = agent.shelf.find(body.version, task=body.task)
     if held is None:
-        raise Refused(f"model {body.version} is not held here")
+        other = "" if body.task == SEVERITY else f" for {body.task!r}"
+        raise Refused(f"model {body.version} is not held here{other}")
     try:
         agent.use(held)
     except ModelError as error:
@@ -108,9 +110,9 @@ def model_activate(agent: "Agent", body: ModelActivate) -> Answer:
     return Answer(model_version=held.version)
 
 
-def model_rollback(agent: "Agent") -> Answer:
-    """Go back to the version that was active before."""
-    held = agent.shelf.previous
+def model_rollback(agent: "Agent", body: ModelRollback) -> Answer:
+    """Go back to the version that was active before for a task."""
+    held = agent.shelf.previous(body.task)
     if held is None:
         raise Refused("there is no model to go back to")
     try:

@@ -54,6 +54,7 @@ class Participation:
         link: Callable[[], Link],
         tell: Callable[[Training], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
+        adopted: Callable[[], None] = lambda: None,
     ) -> None:
         self._device = device
         self._prefork = prefork
@@ -61,7 +62,7 @@ class Participation:
         self._tell = tell
         self._spawn = spawn
         self._topic = topics.up(device, "update")
-        self.trainer = TrainerHost(on_update=self._update, on_phase=tell, trainer=trainer)
+        self.trainer = TrainerHost(on_update=self._update, on_phase=tell, on_adopted=adopted, trainer=trainer)
         self._run: Run | None = None
         self._unconfirmed: dict[int, Waiting] = {}
         self._lock = threading.Lock()
@@ -83,19 +84,19 @@ class Participation:
             self._run = None
         return self._run
 
-    def join(self, run: str, held: Held, store: Path) -> None:
+    def join(self, run: str, held: Held, store: Path, in_use: Path | None = None) -> None:
         """Take part: the trainer reads the store, in the background. Joining twice does nothing."""
         known = self.running()
         if known is not None and known.id == run:
             known.heard = time.monotonic()
             return
         self._run = Run(run, held.graph_sha256, time.monotonic())
-        self._spawn(self._join(run, held.path, store))
+        self._spawn(self._join(run, held.path, store, in_use))
 
-    async def _join(self, run: str, bundle: Path, store: Path) -> None:
+    async def _join(self, run: str, bundle: Path, store: Path, in_use: Path | None) -> None:
         await self.trainer.leave()
         if self._run is not None and self._run.id == run:
-            self.trainer.begin(run, bundle, store)
+            self.trainer.begin(run, bundle, store, in_use)
 
     def leave(self, reason: str | None = None) -> None:
         """End this device's part in the run; the trainer stops what it does."""

@@ -116,6 +116,59 @@ def flagged(connection: sqlite3.Connection, since: datetime) -> dict[int, set[st
     return found
 
 
+class Mark(NamedTuple):
+    """How far the readings were read: time (microseconds) and row of the last one."""
+
+    moment: int = -(2**63)
+    row: int = 0
+
+
+def page(
+    connection: sqlite3.Connection, after: Mark, before: datetime, limit: int
+) -> tuple[list[Reading], Mark]:
+    """The next ``limit`` readings observed before a time, in order of time, without what was struck and
+    without artefacts; and where the page after them begins. A page that is not full is the last."""
+    rows = connection.execute(
+        "SELECT id, observed_at, body FROM readings WHERE struck = 0 AND (observed_at, id) > (?, ?) "
+        "AND observed_at < ? ORDER BY observed_at, id LIMIT ?",
+        (after.moment, after.row, micros(before), limit),
+    ).fetchall()
+    if not rows:
+        return [], after
+    hidden: dict[int, set[str]] = {}
+    of = ",".join(str(row[0]) for row in rows)  # numbers of SQLite's own
+    for row, field in connection.execute(
+        f"SELECT reading, field FROM corrections WHERE field IS NOT NULL AND reading IN ({of}) "  # noqa: S608
+        f"UNION ALL SELECT reading, field FROM artefacts WHERE reading IN ({of})"
+    ):
+        hidden.setdefault(row, set()).add(field)
+    found = []
+    for row, _, body in rows:
+        reading = _decoder.decode(body)
+        found.append(without(reading, hidden[row]) if row in hidden else reading)
+    return found, Mark(rows[-1][1], rows[-1][0])
+
+
+def changed_since(connection: sqlite3.Connection, newest: tuple[int, int], before: int) -> bool:
+    """Whether the past changed after ``newest`` (of ``newest_rows``): by a correction, or by a reading of a
+    time before ``before`` (microseconds) that came late."""
+    row, correction = newest
+    found = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM corrections WHERE id > ?) OR "
+        "EXISTS (SELECT 1 FROM readings WHERE id > ? AND +observed_at < ?)",
+        (correction, row, before),
+    ).fetchone()
+    return bool(found[0])
+
+
+def newest_rows(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The newest row of the readings and of their corrections."""
+    found: tuple[int, int] = connection.execute(
+        "SELECT (SELECT COALESCE(MAX(id), 0) FROM readings), (SELECT COALESCE(MAX(id), 0) FROM corrections)"
+    ).fetchone()
+    return found
+
+
 def find_value(
     connection: sqlite3.Connection, field: str, at: datetime | None, *, tolerance: timedelta
 ) -> Kept | None:

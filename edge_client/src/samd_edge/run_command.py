@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from samd_data.tasks import SEVERITY, TASKS
 from samd_edge import config, device_db
 from samd_edge.config import ConfigError, Settings
 from samd_edge.database import StoreError
@@ -97,6 +98,12 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--activate", type=int, metavar="V", help="use version V (the agent must not be running)"
     )
     change.add_argument("--rollback", action="store_true", help="go back to the version before")
+    models.add_argument(
+        "--task",
+        choices=tuple(TASKS),
+        default=SEVERITY,
+        help="of --activate and --rollback: each task has its own active model (default: severity)",
+    )
     models.set_defaults(run=list_models, function=list_models)
 
 
@@ -196,8 +203,8 @@ def _one(folder: Path, arguments: argparse.Namespace) -> None:
         if arguments.activate is not None or arguments.rollback:
             with device_db.locked(folder):
                 _change(shelf, arguments)
-        active, previous = shelf.active, shelf.previous
         for held in shelf.all():
+            active, previous = shelf.active(held.task), shelf.previous(held.task)
             use = "active" if held == active else "previous" if held == previous else ""
             if arguments.json:
                 line = json.dumps(
@@ -226,10 +233,12 @@ def _one(folder: Path, arguments: argparse.Namespace) -> None:
 
 def _change(shelf: Shelf, arguments: argparse.Namespace) -> None:
     if arguments.rollback:
-        shelf.roll_back()
+        shelf.roll_back(arguments.task)
         return
-    held = shelf.find(arguments.activate)
+    held = shelf.find(arguments.activate, task=arguments.task)
     if held is None:
-        raise ModelError(f"version {arguments.activate} is not held; see the list without --activate")
+        raise ModelError(
+            f"version {arguments.activate} is not held for {arguments.task}; see the list without --activate"
+        )
     shelf.check(held)
     shelf.activate(held)

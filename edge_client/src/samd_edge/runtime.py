@@ -37,6 +37,9 @@ class GraphError(Exception):
     """A graph cannot be loaded, or refuses what it is given: shapes, types, indices."""
 
 
+SGD_STEPS: Final = 1e5
+
+
 class TrainState(NamedTuple):
     """Weights and the state of Adam: ``float32[P]`` three times, and the number of steps done."""
 
@@ -49,6 +52,15 @@ class TrainState(NamedTuple):
     def fresh(cls, weights: Floats) -> "TrainState":
         """Before the first step of a round."""
         return cls(weights, np.zeros_like(weights), np.zeros_like(weights), 0.0)
+
+    def as_sgd(self) -> "TrainState":
+        """The same weights for steps of plain SGD by the same graph; leaves a state that has begun as it is.
+
+        With the second moment at 1 and so many steps done that nothing is corrected for a beginning, Adam's
+        step is rate * m: SGD with an averaged momentum of 0.9. The second moment leaves 1 by at most a
+        thousandth a step, so over some hundred steps of a round the rate is what it says.
+        """
+        return self._replace(v=np.ones_like(self.v), t=SGD_STEPS) if self.t == 0 else self
 
 
 def _unusable(name: str) -> str | None:
@@ -148,7 +160,7 @@ class Graph:
         self._runners: dict[str, tuple[Any, dict[str, tuple[int, ...]]]] = {}
 
     def infer(self, features: Floats, weights: Floats) -> Floats:
-        """Class probabilities ``float32[N, 4]`` of ``features`` ``float32[N, F]``."""
+        """Class probabilities ``float32[N, C]`` of ``features`` ``float32[N, F]``."""
         out = self._call("infer", features=_floats(features), weights=_floats(weights))
         return np.asarray(out["probabilities"], dtype=np.float32)
 
@@ -167,8 +179,8 @@ class Graph:
     ) -> tuple[TrainState, float]:
         """One epoch of mini-batch Adam, all of it in one call; the new state and the mean loss.
 
-        ``features`` ``[N, F]``, ``labels`` ``[N]`` 0-3, ``order`` ``[K * batch]`` row numbers with -1 as
-        padding (see ``batches``), ``anchor`` and ``trainable`` ``[P]``, ``log_prior`` ``[4]``.
+        ``features`` ``[N, F]``, ``labels`` ``[N]`` below C, ``order`` ``[K * batch]`` row numbers with -1 as
+        padding (see ``batches``), ``anchor`` and ``trainable`` ``[P]``, ``log_prior`` ``[C]``.
         """
         order = _ints(order)
         if order.size == 0 or order.max(initial=-1) >= len(features) or order.min(initial=0) < -1:
@@ -198,7 +210,7 @@ class Graph:
         return new, _number(out["loss"])
 
     def evaluate(self, features: Floats, labels: Ints, weights: Floats) -> tuple[float, NDArray[np.int64]]:
-        """The mean loss, and counts ``int64[4, 4]`` as ``[true][predicted]``."""
+        """The mean loss, and counts ``int64[C, C]`` as ``[true][predicted]``."""
         _check_labels(features, labels)
         out = self._call(
             "evaluate", features=_floats(features), labels=_ints(labels), weights=_floats(weights)
@@ -216,6 +228,9 @@ class Graph:
                 shape = inputs[name].shape
                 if not _fits(shape, wanted):
                     raise GraphError(f"{signature} takes {name} of shape {_shown(wanted)}, not {shape}")
+            # A rectifier turns NaN into 0: a missing number would pass for a normal one, unseen.
+            if not np.isfinite(inputs["features"]).all():
+                raise GraphError(f"{signature} got features that are not finite")
             return dict(runner(**inputs))
         except (ValueError, RuntimeError, KeyError) as error:
             raise GraphError(f"{signature} failed in {self.runtime}: {_first_line(error)}") from error

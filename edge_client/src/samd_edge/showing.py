@@ -9,6 +9,7 @@ import msgspec
 from samd_data.plausibility import RANGES
 from samd_data.reading import COLUMNS, FIELDS
 from samd_data.response import advice
+from samd_edge import forecast
 from samd_edge.admission import Admission
 from samd_edge.assessment import Judgement, news2_of, view_of_model
 from samd_edge.clock import clock_synced
@@ -57,6 +58,7 @@ def view_of(agent: "Agent", hours: float) -> View:
         severity=judgement.severity,
         model=view_of_model(judgement.model),
         model_error=judgement.model_error,
+        deterioration=forecast.to_message(admission.forecaster.latest, agent.source.clock),
         disagreement=judgement.disagreement,
         disagreements=admission.disagreements,
         signs=[_sign(admission, judgement, field, now, since) for field in FIELDS],

@@ -25,7 +25,7 @@ from samd_data.reading import Reading, without
 from samd_edge import readings
 from samd_edge.artefacts import Flag
 from samd_edge.database import StoreError, durable, is_damage, micros, open_database, plain, transaction
-from samd_edge.readings import Kept
+from samd_edge.readings import Kept, Mark
 from samd_edge.retraction import Retraction, Withdrawn
 
 log = logging.getLogger(__name__)
@@ -284,6 +284,18 @@ class AdmissionStore:
         """By the row of a reading: its fields that were flagged as artefacts, from `since` on."""
         return readings.flagged(self._connection, since)
 
+    def page(self, after: Mark, before: datetime, limit: int) -> tuple[list[Reading], Mark]:
+        """The next readings before a time, screened, in order of time; see ``readings.page``."""
+        return readings.page(self._connection, after, before, limit)
+
+    def newest_rows(self) -> tuple[int, int]:
+        """What tells later whether the past has changed."""
+        return readings.newest_rows(self._connection)
+
+    def changed_since(self, newest: tuple[int, int], before: int) -> bool:
+        """Whether a correction, or a late reading of a time before ``before``, came after ``newest``."""
+        return readings.changed_since(self._connection, newest, before)
+
     def latest_at(self) -> datetime | None:
         """When the newest reading was observed."""
         row = self._connection.execute(
@@ -345,6 +357,12 @@ class AdmissionStore:
     def set(self, **values: Any) -> None:
         """Write settings, synced to the disk."""
         with durable(self._connection) as connection:
+            for name, value in values.items():
+                self._set(connection, name, value)
+
+    def note(self, **values: Any) -> None:
+        """Write settings that may be lost in a power cut, since they can be found again: not synced."""
+        with transaction(self._connection) as connection:
             for name, value in values.items():
                 self._set(connection, name, value)
 

@@ -51,7 +51,7 @@ class TrainerHost:
     """Starts and keeps the trainer. Used within one loop.
 
     `on_update(task, payload)` gets the bytes of an `Update` the moment they are there; `on_phase` what to
-    tell the server of the run.
+    tell the server of the run; `on_adopted` is called when the trainer left a new personal model.
     """
 
     def __init__(
@@ -59,11 +59,13 @@ class TrainerHost:
         *,
         on_update: Callable[[Task, bytes], None],
         on_phase: Callable[[Training], None],
+        on_adopted: Callable[[], None] = lambda: None,
         trainer: str = "litert",
         command: Sequence[str] | None = None,
     ) -> None:
         self._on_update = on_update
         self._on_phase = on_phase
+        self._on_adopted = on_adopted
         self._command = list(command or [sys.executable, "-m", "samd_edge.trainer", "--trainer", trainer])
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -92,9 +94,13 @@ class TrainerHost:
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep(), name="trainer-keeper")
 
-    def begin(self, run: str, bundle: Path, store: Path) -> None:
-        """Take part in a run: have the trainer read the store, and tell when it is ready."""
-        self._plan = (run, frames.Prepare(bundle=str(bundle), store=str(store)))
+    def begin(self, run: str, bundle: Path, store: Path, in_use: Path | None = None) -> None:
+        """Take part in a run: have the trainer read the store, and tell when it is ready. `in_use` is the
+        bundle that assesses now."""
+        prepare = frames.Prepare(
+            bundle=str(bundle), store=str(store), in_use="" if in_use is None else str(in_use)
+        )
+        self._plan = (run, prepare)
         self.prefork()
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(), name="trainer-work")
@@ -269,6 +275,9 @@ class TrainerHost:
                 raise TrainerError("the trainer ended in the middle of the round")
             if isinstance(message, frames.Failed):
                 raise TrainerError(message.error)
+            if isinstance(message, frames.Adopted):
+                self._on_adopted()
+                continue
             if isinstance(message, frames.Done):
                 self._last = (task.id, message.update)
                 self._on_update(task, message.update)

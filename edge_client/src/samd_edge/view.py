@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from samd_protocol.messages import ModelView, News2
+from samd_protocol.messages import Deterioration, ModelView, News2
 
 
 class SignView(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +59,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     ``score_trend``: (seconds before now, low, high, severity), oldest first. ``advice``: what the chart asks
     for in this band. ``next_due_s``: seconds until the next full set of observations is due, negative when
     overdue, None when the chart asks for continuous monitoring. ``link``: "up", or since when and why not.
+    ``deterioration``: the answer of the last full hour, None without a model for it.
     """
 
     at: datetime
@@ -75,6 +76,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     severity: int = 0
     model: ModelView | None = None
     model_error: str | None = None
+    deterioration: Deterioration | None = None
     disagreement: bool = False
     disagreements: int = 0
     signs: list[SignView] = []

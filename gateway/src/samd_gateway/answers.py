@@ -26,6 +26,18 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+class DeteriorationOut(Answer):
+    """Whether NEWS2 reaches 7 within the horizon, as the device answered at a full hour."""
+
+    asked_at: datetime
+    horizon_h: int
+    version: int
+    probability: float | None = Field(default=None, description="null where it was not asked; see reason")
+    possible: list[str] = Field(default=[], description="Classes that cannot be ruled out (conformal)")
+    calibration: str = Field(default="none", description="none (too few cases), temperature or isotonic")
+    reason: str | None = None
+
+
 class AssessmentOut(Answer):
     """The latest assessment as the device sent it, with its age by the gateway's clock."""
 
@@ -39,7 +51,10 @@ class AssessmentOut(Answer):
     rule_severity_possible: int
     severity: int
     disagreement: bool
-    model: dict[str, Any] | None = Field(description="severity, probabilities, version; null without a model")
+    model: dict[str, Any] | None = Field(
+        description="severity, probabilities, version, whether the weights are the patient's own; null "
+        "without a model"
+    )
     missing: list[str]
     stale: list[str]
     reading_age_s: float
@@ -50,6 +65,9 @@ class AssessmentOut(Answer):
     due: list[str] = Field(default=[], description="Inputs that the chart asks for anew")
     next_due_at: datetime | None = Field(
         default=None, description="When the next full set is due; null for continuous monitoring"
+    )
+    deterioration: DeteriorationOut | None = Field(
+        default=None, description="What was asked at the last full hour; null without a model for it"
     )
 
 
@@ -249,6 +267,11 @@ class ServerOut(Answer):
     model_version: int | None
     graph_sha256: str | None
     task: str | None
+    methods: list[str] = Field(description="Personalisation methods that its model can be trained by")
+    others: list[dict[str, Any]] = Field(
+        default=[],
+        description="Tasks that it trains beside that one, each with its model",
+    )
     since: datetime | None
     run: dict[str, Any] | None = Field(description="The last status of a run that it published")
 

@@ -9,6 +9,7 @@ from samd_gateway.errors import NotFoundError, UsageError
 from samd_gateway.gateway import Gateway
 from samd_gateway.problems import documented
 from samd_protocol.messages import RunSpec
+from samd_protocol.runspec import logit_adjustment, problems
 
 
 class RunRequest(BaseModel):
@@ -24,22 +25,41 @@ class RunRequest(BaseModel):
     learning_rate: float = 0.01
     proximal_mu: float = Field(0.0, description="Weight of FedProx's proximal term")
     mask_rate: float = Field(0.15, description="Share of signs that are hidden in training rows")
-    logit_adjustment: float = 1.0
+    logit_adjustment: float | None = Field(
+        None, description="Of severity 1, of deterioration 0, unless it is given"
+    )
     strategy: str = Field("FedAvg", description="A strategy of flwr.serverapp.strategy")
     quorum: int = Field(1, description="How many devices must take part, and must reply in each round")
     admission_deadline_s: float = 15.0
     round_deadline_s: float = 60.0
     seed: int = 0
+    optimizer: str = Field("adam", description="What a device learns by: adam, or sgd")
+    name: str = Field("", max_length=120, description="A label for people")
+    strategy_settings: dict[str, float] = Field({}, description="Hyper-parameters of the strategy")
+    weighting: str = Field("examples", description="What a reply counts by: examples, or severe")
+    method: str = Field("none", description="How devices personalise: none, finetune, fedprox, ditto, ...")
+    personal_epochs: int = Field(0, description="Epochs of the personal vector; 0: as many as epochs")
+    personal_learning_rate: float = Field(0.0, description="0: the run's learning rate")
+    personal_mu: float = Field(0.0, description="Pull of the personal vector to the global one")
+    personal_alpha: float = Field(0.5, description="APFL's share of the personal model")
+    personal_alpha_rate: float = Field(0.0, description="How fast that share moves; 0: it stays")
+    rehearsal: int = Field(0, description="Rows of the forgetting grid among the personal ones")
     devices: list[str] | None = Field(
         None, min_length=1, description="Whom to ask; null for all that are online"
     )
 
     def spec(self) -> RunSpec:
-        """Raises UsageError for a value out of its range."""
+        """Raises UsageError for a value out of its range, and for what does not go together."""
         try:
-            return RunSpec(**self.model_dump(exclude={"devices"}))
+            given = self.model_dump(exclude={"devices"})
+            if self.logit_adjustment is None:
+                given["logit_adjustment"] = logit_adjustment(self.task)
+            spec = RunSpec(**given)
         except ValueError as error:
             raise UsageError(str(error)) from error
+        if found := problems(spec):
+            raise UsageError("; ".join(found))
+        return spec
 
 
 def router(gateway: Gateway) -> APIRouter:

@@ -87,17 +87,26 @@ class Coordinator:
     def begin(self, spec: RunSpec, devices: list[str] | None) -> str:
         """Start the admission of a run; returns its id.
 
-        Raises ConflictError when another run is going on, no server is online, it serves another task, or
-        fewer devices are online than the quorum needs; UnavailableError without broker.
+        Raises ConflictError when another run is going on, no server is online, it serves another task or
+        cannot do the method, or fewer devices are online than the quorum needs; UnavailableError without
+        broker.
         """
         server = self._server()
         if server is None or server.status != "online":
             raise ConflictError("no server is online, and a run needs one; start it: samd-server run")
         if server.model_version is None or server.graph_sha256 is None:
             raise ConflictError("the server has no model to start from; give it one: samd-server export")
-        if server.task is not None and server.task != spec.task:
+        served = server.served(spec.task)
+        if served is None:
+            offered = [each for each in (server.task, *(one.task for one in server.others)) if each]
             raise ConflictError(
-                f"the server trains {server.task!r}, not {spec.task!r}; choose --task {server.task}"
+                f"the server trains {' and '.join(map(repr, offered))}, not {spec.task!r}; "
+                f"choose --task {offered[0] if offered else 'severity'}"
+            )
+        if spec.method != "none" and spec.method not in served.methods:
+            able = ", ".join(served.methods) or "none"
+            raise ConflictError(
+                f"method: the server's model cannot be trained by {spec.method!r}; choose one of: {able}"
             )
         states = self._devices()
         if devices is None:
@@ -116,7 +125,7 @@ class Coordinator:
         now = self._now()
         run = f"run-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         start = TrainingStart(
-            run=run, task=spec.task, model_version=server.model_version, graph_sha256=server.graph_sha256
+            run=run, task=spec.task, model_version=served.model_version, graph_sha256=served.graph_sha256
         )
         expires = datetime.fromtimestamp(now + spec.admission_deadline_s, UTC)
         sealed = {
@@ -134,8 +143,8 @@ class Coordinator:
                 run,
                 spec,
                 commands={device: envelope.id for device, envelope in sealed.items()},
-                start_version=server.model_version,
-                graph_sha256=server.graph_sha256,
+                start_version=served.model_version,
+                graph_sha256=served.graph_sha256,
                 now=now,
             )
             connection.execute(

@@ -71,6 +71,10 @@ def _check(message: envelope.Envelope) -> None:
             names.append(state.boot_id)
         case messages.Heartbeat() as heartbeat:
             numbers.append(heartbeat.model_version)
+        case messages.Assessment(deterioration=messages.Deterioration() as asked):
+            numbers += [asked.horizon_h, asked.version]
+            if asked.probability is not None and not 0 <= asked.probability <= 1:
+                raise MessageError("range", "a probability is 0 to 1")
         case messages.Training() as training:
             numbers.append(training.round)
         case messages.Config() as config:
@@ -81,7 +85,7 @@ def _check(message: envelope.Envelope) -> None:
             numbers += [status.round, status.rounds, status.model_version]
             names.append(status.run)
         case messages.ServerState() as server:
-            numbers.append(server.model_version)
+            numbers += [server.model_version, *(each.model_version for each in server.others)]
         case _:
             pass
     if any(number is not None and not 0 <= number <= _LARGEST for number in numbers):

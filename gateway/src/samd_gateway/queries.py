@@ -181,6 +181,7 @@ def server(connection: Connection) -> ServerOut:
             model_version=None,
             graph_sha256=None,
             task=None,
+            methods=[],
             since=None,
             run=run,
         )
@@ -190,4 +191,6 @@ def server(connection: Connection) -> ServerOut:
         if data["status"] == "online"
         else "its last will or goodbye was received"
     )
-    return ServerOut(reason=reason, since=at(row["received_at"]), run=run, **data)
+    # an older server says nothing of methods
+    said = {"methods": []} | data
+    return ServerOut(reason=reason, since=at(row["received_at"]), run=run, **said)

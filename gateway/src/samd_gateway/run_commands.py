@@ -4,10 +4,14 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from samd_gateway.client import Client, say
 from samd_gateway.errors import NotFoundError, UnavailableError
+from samd_protocol import runfile
 
 POLL_S = 0.2
 PATIENCE_S = 60.0
@@ -26,6 +30,8 @@ OPTIONS: tuple[tuple[str, type, str], ...] = (
     ("admission-deadline", float, "seconds that devices have to answer"),
     ("round-deadline", float, "seconds that a round may take"),
     ("seed", int, "of everything that is drawn"),
+    ("method", str, "how devices personalise: none, finetune, fedprox, ditto, fedper, fedrep or apfl"),
+    ("personal-mu", float, "pull of the personal model to the global one"),
 )
 
 
@@ -33,14 +39,26 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a run; those that are left out are the gateway's defaults."""
     for name, kind, text in OPTIONS:
         parser.add_argument(f"--{name}", type=kind, help=text, metavar=kind.__name__.upper())
+    parser.add_argument(
+        "--run",
+        type=Path,
+        dest="run_file",
+        metavar="FILE.toml",
+        help="a description of the run; the options beside it count in its place",
+    )
     parser.add_argument("--devices", metavar="A,B", help="ask these only; else all that are online")
     parser.add_argument("--watch", action="store_true", help="follow the run to its end")
     parser.add_argument("--json", action="store_true", help="print the run as JSON")
 
 
 def body(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The request of a run from the parsed options."""
+    """The request of a run from its file, if there is one, and the parsed options. Raises RunFileError."""
     fields: dict[str, Any] = {}
+    if arguments.run_file is not None:
+        described = runfile.read(arguments.run_file)
+        fields = msgspec.to_builtins(described.spec)
+        if described.devices is not None:
+            fields["devices"] = described.devices
     for name, _, _ in OPTIONS:
         value = getattr(arguments, name.replace("-", "_"))
         if value is not None:

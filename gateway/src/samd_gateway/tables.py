@@ -58,13 +58,26 @@ def _short(names: Sequence[str]) -> str:
     return " ".join(known.get(name, name) for name in names)
 
 
+def outlook(deterioration: Mapping[str, Any] | None) -> Text:
+    """The probability of 7 or more within the horizon; `?` where it was not asked, `~` where uncalibrated."""
+    if deterioration is None:
+        return Text("–")
+    probability = deterioration["probability"]
+    if probability is None:
+        return Text("?", style="magenta")
+    # A set that leaves nothing but "deteriorates" is the one answer that stands out.
+    alone = deterioration["possible"] == ["deteriorates"]
+    uncertain = "~" if deterioration["calibration"] == "none" else ""
+    return Text(f"{uncertain}{probability:.0%}", style="bold red" if alone else "")
+
+
 def device_row(device: Mapping[str, Any]) -> list[str | Text]:
     """One row: state, NEWS2, points, model, agreement, missing, age of the reading, model version."""
     state = Text(device["state"], style=STATE_STYLE[device["state"]])
     version = "–" if device["model_version"] is None else str(device["model_version"])
     assessment = device["assessment"]
     if assessment is None:
-        return [device["name"], state, "–", "no assessment yet", "–", "–", "–", "?", version]
+        return [device["name"], state, "–", "no assessment yet", "–", "–", "–", "–", "?", version]
     news2, model = assessment["news2"], assessment["model"]
     current = device["state"] == "online"
     severity = assessment["rule_severity"]
@@ -79,6 +92,7 @@ def device_row(device: Mapping[str, Any]) -> list[str | Text]:
             Text("disagree", style="bold red") if assessment["disagreement"] else Text("agree", style="green")
         )
     missing = Text(_short(assessment["missing"]), style="magenta")
+    ahead = outlook(assessment.get("deterioration"))
     if assessment["stale"]:
         missing.append(f" old: {_short(assessment['stale'])}", style="yellow")
     row: list[str | Text] = [
@@ -88,12 +102,13 @@ def device_row(device: Mapping[str, Any]) -> list[str | Text]:
         points(news2),
         opinion,
         agreement,
+        ahead,
         missing,
         span(device["data_age_s"]),
         version,
     ]
     if not current:  # what is shown is of the past, and must not look like the present
-        row[2:7] = [Text(str(cell), style="dim strike") if cell else cell for cell in row[2:7]]
+        row[2:8] = [Text(str(cell), style="dim strike") if cell else cell for cell in row[2:8]]
     return row
 
 
@@ -102,8 +117,19 @@ def devices_table(devices: Sequence[Mapping[str, Any]], title: str | None = None
     table = Table(
         title=title, caption="struck through: not the present. Research software, no medical device"
     )
-    for heading in ("device", "state", "NEWS2", "points", "model", "rule/model", "missing", "age", "model v"):
-        table.add_column(heading, no_wrap=heading in ("device", "state", "NEWS2"))
+    for heading in (
+        "device",
+        "state",
+        "NEWS2",
+        "points",
+        "model",
+        "rule/model",
+        "7+ in 6 h",
+        "missing",
+        "age",
+        "model v",
+    ):
+        table.add_column(heading, no_wrap=heading in ("device", "state", "NEWS2", "7+ in 6 h"))
     for device in devices:
         table.add_row(*device_row(device))
     return table

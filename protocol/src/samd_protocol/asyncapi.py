@@ -81,6 +81,7 @@ def _channel(channel: Channel) -> dict[str, Any]:
     described = {
         "device": "A device: 1 to 63 letters, digits, dots, dashes and underscores; never a patient's name.",
         "gateway": "A gateway, named by the same rule as a device.",
+        "task": "What the model is asked: deterioration.",
     }
     parameters = {
         key: {"description": text} for key, text in described.items() if f"{{{key}}}" in channel.topic

@@ -171,7 +171,7 @@ def connect(
 ) -> None:
     """Begin to connect, in the background, again and again until it succeeds; `loop_start` is the caller's.
 
-    The session outlives a lost connection by `session_s`, a day, so that nothing sent to us meanwhile is lost.
+    The session outlives a lost connection by `session_s`, a day, so that nothing sent meanwhile is lost.
     `receive_maximum`: how many messages the broker sends ahead of our acknowledgements;
     `maximum_packet_bytes`: larger messages stay with the broker.
     """

@@ -6,6 +6,7 @@ The sender, the times and the ids are fixed, so that the documents made from the
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
 
 from samd_protocol import messages, tasks
@@ -78,6 +79,14 @@ def _messages() -> Iterator[Message]:
         artefacts={"temperature": "jump"},
         due=["consciousness"],
         next_due_at=now,
+        deterioration=messages.Deterioration(
+            asked_at=now,
+            horizon_h=6,
+            version=2,
+            probability=0.31,
+            possible=["stable", "deteriorates"],
+            calibration="temperature",
+        ),
     )
     yield messages.Alert(
         alert_id=message_id(900),
@@ -128,6 +137,7 @@ def command_bodies() -> Iterator[messages.CommandBody]:
     yield messages.TrainingStart(run=RUN, task="severity", model_version=3, graph_sha256=SHA256)
     yield messages.TrainingStop(run=RUN)
     yield messages.ModelActivate(version=2)
+    yield messages.ModelActivate(version=2, task="deterioration")
     yield messages.ModelRollback()
     yield messages.ObservationAdd(
         by="nurse-7", observed_at=start(), supplemental_oxygen=True, consciousness="A"
@@ -155,7 +165,10 @@ def envelope(channel: Channel) -> Envelope:
     number = messages.CHANNELS.index(channel) + 1
     sealer = Sealer(sender(channel), 12, now=start, clock=lambda: "synced", new_id=lambda: message_id(number))
     expires_at = start() + timedelta(seconds=15) if channel.message is messages.RunOrder else None
-    return sealer.seal(message(channel.message), expires_at=expires_at)
+    shown = message(channel.message)
+    if isinstance(shown, messages.ModelRelease) and "{task}" in channel.topic:
+        shown = msgspec.structs.replace(shown, version=2, task="deterioration")
+    return sealer.seal(shown, expires_at=expires_at)
 
 
 def task() -> tasks.Task:

@@ -59,11 +59,30 @@ class News2(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model says beside the rule: class, probability of each of the four classes, version."""
+    """What the model says beside the rule: class, probability of each of the four classes, version;
+    `personal` when this patient's own weights said so, which came from that version."""
 
     severity: Severity
     probabilities: list[float]
     version: int
+    personal: bool = False
+
+
+class Deterioration(msgspec.Struct, frozen=True, kw_only=True):
+    """The probability that NEWS2 reaches 7 within `horizon_h` hours after the full hour `asked_at`, by that
+    version of the model; null where it was not asked or gave no answer, with the `reason`.
+
+    `calibration`: how the probability was fitted to this patient's own hold-out; `none` with too few cases.
+    `possible`: the classes that cannot be ruled out (conformal, at most one miss in ten on such rows); both
+    with too few cases to tell, none where the row is unlike any before."""
+
+    asked_at: Moment
+    horizon_h: int
+    version: int
+    probability: float | None = None
+    possible: list[Literal["stable", "deteriorates"]] = msgspec.field(default_factory=list)
+    calibration: Literal["none", "temperature", "isotonic"] = "none"
+    reason: str | None = None
 
 
 class Assessment(msgspec.Struct, frozen=True, kw_only=True, tag="assessment"):
@@ -71,7 +90,8 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True, tag="assessment"):
 
     `artefacts`: inputs whose newest value is not scored, with the kind: `jump`, `flat`, `no_signal` or
     `implausible`; an older value may still be valid. `due`: inputs that the chart asks for anew;
-    `next_due_at`: when the next full set is due (null: the chart asks for continuous monitoring)."""
+    `next_due_at`: when the next full set is due (null: the chart asks for continuous monitoring).
+    `deterioration` is what was asked at the last full hour; null without a model for it."""
 
     observed_at: Moment
     news2: News2
@@ -89,6 +109,7 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True, tag="assessment"):
     )
     due: list[str] = msgspec.field(default_factory=list)
     next_due_at: Moment | None = None
+    deterioration: Deterioration | None = None
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, tag="alert"):
@@ -150,13 +171,16 @@ class TrainingStop(msgspec.Struct, frozen=True, kw_only=True, tag="training.stop
 
 
 class ModelActivate(msgspec.Struct, frozen=True, kw_only=True, tag="model.activate"):
-    """Use a version that the device already holds."""
+    """Use a version that the device already holds of a task's models."""
 
     version: int
+    task: str = "severity"
 
 
 class ModelRollback(msgspec.Struct, frozen=True, kw_only=True, tag="model.rollback"):
-    """Go back to the version that was active before."""
+    """Go back to the version that was active before for a task; the other tasks stay as they are."""
+
+    task: str = "severity"
 
 
 class Correction(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,7 +248,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag="command"):
 
 
 class ModelRelease(msgspec.Struct, frozen=True, kw_only=True, tag="model"):
-    """The released model (retained): fetch `url`, compare `sha256`, then activate."""
+    """The released model of a task (retained, each task on its own topic): fetch `url`, compare `sha256`,
+    then activate."""
 
     version: int
     sha256: str
@@ -235,7 +260,13 @@ class ModelRelease(msgspec.Struct, frozen=True, kw_only=True, tag="model"):
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a federated training is to do. Deadlines in seconds; `mask_rate` hides signs in training rows."""
+    """What a federated training is to do. Deadlines in seconds; `mask_rate` hides signs in training rows.
+
+    `optimizer` is what a device learns by: `adam`, or `sgd` (with learning rates around 0.1).
+    `strategy` averages on the server, with `strategy_settings`; `weighting` is what a reply counts by:
+    `examples`, or `severe` rows. `method` personalises on the device, with the settings `personal_...` and
+    `rehearsal`, see `samd_protocol.tasks.TrainSettings`. What goes together is judged by
+    `samd_protocol.runspec`. `name` is a label for people."""
 
     task: str = "severity"
     rounds: int = 20
@@ -249,6 +280,17 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     admission_deadline_s: float = 15.0
     round_deadline_s: float = 60.0
     seed: int = 0
+    optimizer: str = "adam"
+    name: str = ""
+    strategy_settings: dict[str, float] = msgspec.field(default_factory=dict)
+    weighting: str = "examples"
+    method: str = "none"
+    personal_epochs: int = 0
+    personal_learning_rate: float = 0.0
+    personal_mu: float = 0.0
+    personal_alpha: float = 0.5
+    personal_alpha_rate: float = 0.0
+    rehearsal: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -261,6 +303,12 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
             ("logit_adjustment", 0.0, 4.0),
             ("admission_deadline_s", 0.05, 86_400.0),
             ("round_deadline_s", 0.05, 86_400.0),
+            ("personal_epochs", 0, 1_000),
+            ("personal_learning_rate", 0.0, 10.0),
+            ("personal_mu", 0.0, 1e6),
+            ("personal_alpha", 0.0, 1.0),
+            ("personal_alpha_rate", 0.0, 1.0),
+            ("rehearsal", 0, 10_000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -295,14 +343,38 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True, tag="run.status"):
     reason: str | None = None
 
 
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """The bundle that a new run for another task starts from, and the methods that it can do."""
+
+    task: str
+    model_version: int
+    graph_sha256: str
+    methods: list[str] = msgspec.field(default_factory=list)
+
+
 class ServerState(msgspec.Struct, frozen=True, kw_only=True, tag="server.state"):
-    """Birth and last will of the server (retained). `model` is the bundle that a new run starts from."""
+    """Birth and last will of the server (retained). `model` is the bundle that a new run starts from;
+    `methods` are the personalisation methods that it can do (empty: an older server, which knows none);
+    `others` are the tasks that it trains beside that one."""
 
     status: Literal["online", "offline"]
     version: str
     model_version: int | None = None
     graph_sha256: str | None = None
     task: str | None = None
+    methods: list[str] = msgspec.field(default_factory=list)
+    others: list[Served] = msgspec.field(default_factory=list)
+
+    def served(self, task: str) -> Served | None:
+        """What a run for a task starts from; None where the server does not train it, or has no model."""
+        if self.task in (None, task) and self.model_version is not None and self.graph_sha256 is not None:
+            return Served(
+                task=task,
+                model_version=self.model_version,
+                graph_sha256=self.graph_sha256,
+                methods=self.methods,
+            )
+        return next((each for each in self.others if each.task == task), None)
 
 
 class GatewayState(msgspec.Struct, frozen=True, kw_only=True, tag="gateway.state"):
@@ -430,7 +502,16 @@ CHANNELS: tuple[Channel, ...] = (
         qos=1,
         retain=True,
         expires="never",
-        summary="The released model",
+        summary="The released model for severity",
+    ),
+    Channel(
+        topic="all/dn/model/{task}",
+        message=ModelRelease,
+        sender="server",
+        qos=1,
+        retain=True,
+        expires="never",
+        summary="The released model of another task",
     ),
     Channel(
         topic="server/dn/run",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samd_protocol.errors import MessageError
+from samd_protocol.scorebins import ScoreBins
 
 TASK_VERSION = 1
 MAX_TASK_BYTES = 1_000_000
@@ -40,7 +41,16 @@ class Vector(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Hyper-parameters of one round on one device. `log_prior` is empty for no logit adjustment."""
+    """Hyper-parameters of one round on one device. `log_prior` is empty for no logit adjustment.
+
+    With `optimizer` "sgd" Adam's second moment is held still: rows that teach little then pull little.
+
+    `method` is one of `samd_protocol.methods.METHODS`. Of the personal vector: `personal_epochs` and
+    `personal_learning_rate` (0: as of the shared one), `personal_mu` (its pull to the global weights: Ditto's
+    lambda), `personal_alpha` and `personal_alpha_rate` (APFL's share, and how fast it moves), `rehearsal`
+    (rows of the forgetting grid that are mixed into its epochs). An older device passes over these and trains
+    the shared vector alone.
+    """
 
     epochs: int = 1
     learning_rate: float = 0.01
@@ -48,12 +58,22 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     mask_rate: float = 0.0
     log_prior: list[float] = msgspec.field(default_factory=list)
     seed: int = 0
+    optimizer: str = "adam"
+    method: str = "none"
+    personal_epochs: int = 0
+    personal_learning_rate: float = 0.0
+    personal_mu: float = 0.0
+    personal_alpha: float = 0.5
+    personal_alpha_rate: float = 0.0
+    rehearsal: int = 0
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """What the server asks of one device in one round.
 
-    `evaluate` reports on the device's rows of `split`: its training rows, or its hold-out (cut by time).
+    `evaluate` reports on the device's rows of `split`: its training rows, or its hold-out (cut by time). With
+    `personalise`, the device then fits its personal model to these weights, by the method of the settings,
+    and decides whether it is used.
     """
 
     v: int = TASK_VERSION
@@ -67,18 +87,39 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     weights: Vector
     settings: TrainSettings
     split: Literal["train", "holdout"] = "train"
+    personalise: bool = False
+
+
+class PersonalReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a device's personal model: counts on the same rows as the global one's, or none where it
+    was not tried; `grid_recall` on the forgetting grid; whether it is used now, and why."""
+
+    adopted: bool
+    reason: str
+    confusion: list[list[int]] = msgspec.field(default_factory=list)
+    confusion_masked: list[list[int]] = msgspec.field(default_factory=list)
+    grid_recall: float | None = None
 
 
 class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts only: `confusion[true][predicted]`, on complete rows and with signs masked; the mean loss."""
+    """Counts only: `confusion[true][predicted]`, on complete rows and with signs masked; the mean loss.
+
+    Of a task with two classes `bins` and `bins_masked` hold the scores by bin, which the server ranks."""
 
     confusion: list[list[int]]
     confusion_masked: list[list[int]]
     loss: float
+    personal: PersonalReport | None = None
+    bins: ScoreBins | None = None
+    bins_masked: ScoreBins | None = None
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one task: weights and counts (`train`), a report (`evaluate`), or an error."""
+    """The answer to one task: weights and counts (`train`), a report (`evaluate`), or an error.
+
+    `label_counts`: the rows of each class that were trained on, or that judged. `metrics`: what else a
+    training says of itself, as the loss of the personal passes.
+    """
 
     v: int = TASK_VERSION
     task: str
@@ -93,6 +134,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     started_at: float = 0.0
     error: str | None = None
+    label_counts: list[int] = msgspec.field(default_factory=list)
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class _Version(msgspec.Struct):

@@ -16,6 +16,10 @@ DeviceUp = Literal["state", "heartbeat", "assessment", "alert", "training", "res
 DeviceDown = Literal["command", "config", "task"]
 
 MODEL = f"{ROOT}/all/dn/model"
+"""The released model for severity. Each other task has a topic below it, so that one release never takes the
+place of another that a device has still to hear of."""
+EVERY_MODEL = (MODEL, f"{MODEL}/+")
+"""The filters for the released models of all tasks."""
 SERVER_ORDER = f"{ROOT}/server/dn/run"
 SERVER_RUN = f"{ROOT}/server/up/run"
 SERVER_STATE = f"{ROOT}/server/up/state"
@@ -47,6 +51,16 @@ def up(device: str, kind: DeviceUp) -> str:
 def down(device: str, kind: DeviceDown) -> str:
     """The topic on which a device reads."""
     return f"{ROOT}/d/{check_name(device)}/dn/{kind}"
+
+
+def model(task: str) -> str:
+    """The topic on which the released model of a task is announced."""
+    return MODEL if task == "severity" else f"{MODEL}/{check_name(task)}"
+
+
+def is_model(topic: str) -> bool:
+    """Whether a release is announced there."""
+    return topic == MODEL or topic.startswith(f"{MODEL}/")
 
 
 def every_up(kind: DeviceUp) -> str:

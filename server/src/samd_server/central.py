@@ -18,11 +18,12 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from samd_data.features import FeatureSpec, encode, mask_signs
-from samd_data.severity import CLASSES
+from samd_data.features import FeatureSpec, encode, hide
+from samd_data.reading import COLUMNS
+from samd_data.tasks import DETERIORATION, SEVERITY, task_of
 from samd_protocol import bundle
 from samd_protocol.bundle import Bundle
-from samd_server import keras_file, metrics
+from samd_server import keras_file, metrics, ranking
 from samd_server.cohort import Cohort, Rows
 from samd_server.errors import ServerError
 from samd_server.graph import Graph, TrainState, batches
@@ -42,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     learning_rate: float = 0.003
     mask_rate: float = 0.15
     logit_adjustment: float = 1.0
+    """Of `severity`; for `deterioration` 0 is right: a probability that is shown must not be of a world in
+    which every second hour deteriorates."""
     seed: int = 0
     trainer: Literal["litert", "tensorflow"] = "litert"
 
@@ -67,7 +70,7 @@ class Trainer(Protocol):
         """Train over the rows of `order`; the mean loss."""
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class probabilities float32[N, 4]."""
+        """Class probabilities float32[N, C]."""
 
 
 class GraphTrainer:
@@ -97,7 +100,7 @@ class GraphTrainer:
         return loss
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class probabilities float32[N, 4]."""
+        """Class probabilities float32[N, C]."""
         return self._graph.infer(features, self._state.weights)
 
 
@@ -110,11 +113,12 @@ def log_prior(counts: ArrayLike, tau: float) -> NDArray[np.float32]:
     return np.asarray(tau * np.log(rows / rows.sum()), dtype=np.float32)
 
 
-def untrained(spec: FeatureSpec, hidden: Sequence[int], seed: int) -> Bundle:
+def untrained(spec: FeatureSpec, hidden: Sequence[int], seed: int, task: str = SEVERITY) -> Bundle:
     """Export a network in a process of its own, about 15 s, so that this one stays free of TensorFlow."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "untrained.samd"
         command = [sys.executable, "-m", "samd_server.model_commands", "export", "--out", str(path)]
+        command += ["--task", task]
         command += ["--labels", spec.labels, "--hidden", ",".join(map(str, hidden)), "--seed", str(seed)]
         try:
             done = subprocess.run(
@@ -140,20 +144,21 @@ def train(
     features or classes of another kind, or when the weights stop being finite.
     """
     manifest = model.manifest
-    spec = spec_of(model)
-    prior = log_prior(np.bincount(cohort.train.labels, minlength=len(CLASSES)), settings.logit_adjustment)
+    spec, classes = spec_of(model), len(manifest.classes)
+    prior = log_prior(np.bincount(cohort.train.labels, minlength=classes), settings.logit_adjustment)
     trainer = _trainer(model, settings, prior)
     rng = np.random.default_rng(settings.seed)
     loss = math.nan
+    complete = encode(cohort.train.values, spec)
     for epoch in range(1, settings.epochs + 1):
-        features = encode(mask_signs(cohort.train.values, settings.mask_rate, rng), spec)
+        features = hide(complete, _hidden(len(cohort.train), settings.mask_rate, rng), spec)
         order = batches(rng.permutation(len(cohort.train)), manifest.batch_size)
         loss = trainer.epoch(features, cohort.train.labels, order)
         if not (math.isfinite(loss) and np.isfinite(trainer.weights).all()):
             raise TrainError(f"the weights are no longer finite in epoch {epoch}; lower --learning-rate")
         on_epoch(epoch, loss)
     weights = trainer.weights
-    found = {"training_loss": loss, **judge(trainer, cohort, spec, settings)}
+    found = {"training_loss": loss, **judge(trainer, cohort, spec, settings, manifest.task)}
     return Bundle(
         manifest=msgspec.structs.replace(
             manifest,
@@ -179,7 +184,9 @@ def train(
     )
 
 
-def judge(trainer: Trainer, cohort: Cohort, spec: FeatureSpec, settings: Settings) -> dict[str, Any]:
+def judge(
+    trainer: Trainer, cohort: Cohort, spec: FeatureSpec, settings: Settings, task: str = SEVERITY
+) -> dict[str, Any]:
     """The scores on the hold-out and on the patients left out, complete and with signs masked.
 
     The masks are drawn from a seed of their own: two models are judged by the same ones.
@@ -188,17 +195,27 @@ def judge(trainer: Trainer, cohort: Cohort, spec: FeatureSpec, settings: Setting
     found: dict[str, Any] = {"mask_rate": rate}
     for number, (name, rows) in enumerate((("holdout", cohort.holdout), ("unseen", cohort.unseen))):
         rng = np.random.default_rng([2026, number])
-        found[name] = _scores(trainer, rows, spec)
-        found[f"{name}_masked"] = _scores(
-            trainer, Rows(mask_signs(rows.values, rate, rng), rows.labels), spec
-        )
+        complete = encode(rows.values, spec)
+        masked = hide(complete, _hidden(len(rows), rate, rng), spec)
+        found[name] = _scores(trainer, complete, rows, task)
+        found[f"{name}_masked"] = _scores(trainer, masked, rows, task)
     return found
 
 
-def _scores(trainer: Trainer, rows: Rows, spec: FeatureSpec) -> dict[str, Any]:
-    answers = trainer.predict(encode(rows.values, spec)).argmax(axis=1) if len(rows) else rows.labels
-    counts = metrics.confusion(rows.labels, answers)
-    return {**msgspec.to_builtins(metrics.scores(counts)), "confusion": counts.tolist()}
+def _hidden(rows: int, rate: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    return rng.random((rows, len(COLUMNS))) < rate
+
+
+def _scores(trainer: Trainer, features: NDArray[np.float32], rows: Rows, task: str) -> dict[str, Any]:
+    classes = task_of(task).classes
+    given = trainer.predict(features) if len(rows) else np.zeros((0, len(classes)))
+    counts = metrics.confusion(rows.labels, given.argmax(axis=1), len(classes))
+    found: msgspec.Struct
+    if task == DETERIORATION:
+        found = ranking.of_rows(given[:, 1], rows.labels, rows.totals)
+    else:
+        found = metrics.scores(counts, classes)
+    return {**msgspec.to_builtins(found), "confusion": counts.tolist()}
 
 
 def _trainer(model: Bundle, settings: Settings, prior: NDArray[np.float32]) -> Trainer:
@@ -216,15 +233,17 @@ def _trainer(model: Bundle, settings: Settings, prior: NDArray[np.float32]) -> T
 
 
 def spec_of(model: Bundle) -> FeatureSpec:
-    """The features that a model reads. Raises TrainError if this version does not make them."""
-    features = model.manifest.features
+    """The features that a model reads. Raises TrainError if this version does not make them, or does not
+    know the model's task."""
+    features, task = model.manifest.features, model.manifest.task
     try:
         spec = FeatureSpec(name=features.name, labels=features.labels)
+        classes = task_of(task).classes
     except ValueError as error:
         raise TrainError(f"this model cannot be trained here: {error}") from error
-    if spec.size != features.size or tuple(model.manifest.classes) != CLASSES:
+    if spec.size != features.size or tuple(model.manifest.classes) != classes:
         raise TrainError(
             f"this model reads {features.size} features and tells {', '.join(model.manifest.classes)}; this "
-            f"version makes {spec.size} features and tells {', '.join(CLASSES)}: export a new one"
+            f"version makes {spec.size} features and tells {', '.join(classes)}: export a new one"
         )
     return spec

@@ -21,15 +21,23 @@ from samd_server.errors import RunFailed
 T = TypeVar("T")
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """One array of a strategy's state, to the bit."""
+
+    dtype: str
+    data: bytes
+
+
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """State after the last closed round. Everything random is drawn from (seed, round), so that the round
-    number is the whole random state; FedAvg keeps nothing else between rounds."""
+    number is the whole random state; `strategy` is what the strategy keeps between rounds, by name."""
 
     run: str
     round: int
     weights: Vector
     label_counts: list[int]
     parent_version: int
+    strategy: dict[str, Kept] = msgspec.field(default_factory=dict)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

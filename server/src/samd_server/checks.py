@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from samd_protocol.tasks import Task, Update
+from samd_protocol.scorebins import problem
+from samd_protocol.tasks import EvaluationReport, Task, Update
 
 NORM_LIMIT = 100.0
 """Longest step that one device may ask for, as the Euclidean norm of its weights less the global ones.
@@ -24,14 +25,19 @@ EXAMPLES_LIMIT = 10_000_000
 LOSS_LIMIT = 1e6
 """A mean cross-entropy beyond this is no loss; the limit also keeps sums over devices finite."""
 
+LOSS_HAIR = 1e-4
+
 DEVICE_ERROR = "device: "
 """Begins the reason of a device that answered with an error of its own."""
 
 
-def reject_reason(update: Update, task: Task, anchor: NDArray[np.float32]) -> str | None:
+def reject_reason(
+    update: Update, task: Task, anchor: NDArray[np.float32], classes: int = 4, *, ranked: bool = False
+) -> str | None:
     """Why this answer to this task must not be used, or None.
 
-    `anchor` are the global weights that the task carried, float32[P].
+    `anchor` are the global weights that the task carried, float32[P]; `classes` how many its model tells.
+    `ranked`: a report has to hold the scores by bin.
     """
     if update.error is not None:
         return f"{DEVICE_ERROR}{update.error}"[:80]
@@ -46,9 +52,13 @@ def reject_reason(update: Update, task: Task, anchor: NDArray[np.float32]) -> st
         return "no examples"
     if update.num_examples > EXAMPLES_LIMIT:
         return "impossible count"
+    if update.label_counts and (
+        min(update.label_counts) < 0 or sum(update.label_counts) != update.num_examples
+    ):
+        return "counts do not add up"
     if task.kind == "train":
         return _reject_weights(update, anchor)
-    return _reject_report(update)
+    return _reject_report(update, classes, ranked=ranked)
 
 
 def _reject_weights(update: Update, anchor: NDArray[np.float32]) -> str | None:
@@ -66,11 +76,11 @@ def _reject_weights(update: Update, anchor: NDArray[np.float32]) -> str | None:
     return None
 
 
-def _reject_report(update: Update) -> str | None:
+def _reject_report(update: Update, classes: int, *, ranked: bool) -> str | None:
     if update.report is None:
         return "no report"
     for table in (update.report.confusion, update.report.confusion_masked):
-        if len(table) != 4 or any(len(row) != 4 or min(row) < 0 for row in table):
+        if not _is_table(table, classes):
             return "malformed report"
     if (reason := _reject_loss(update.report.loss)) is not None:
         return reason
@@ -78,7 +88,32 @@ def _reject_report(update: Update) -> str | None:
         return "counts do not add up"
     if _total(update.report.confusion_masked) > EXAMPLES_LIMIT:
         return "impossible count"
+    if ranked and (reason := _reject_bins(update.report)) is not None:
+        return reason
+    personal = update.report.personal
+    if personal is not None and personal.confusion:
+        for table in (personal.confusion, personal.confusion_masked):
+            if not _is_table(table, classes):
+                return "malformed report"
+            # the same rows as the global model's
+            if [sum(row) for row in table] != [sum(row) for row in update.report.confusion]:
+                return "counts do not add up"
     return None
+
+
+def _reject_bins(report: EvaluationReport) -> str | None:
+    """The scores by bin are of the same rows as the counts."""
+    rows = (sum(report.confusion[0]), sum(report.confusion[1]))
+    for bins in (report.bins, report.bins_masked):
+        if bins is None:
+            return "no scores"
+        if (reason := problem(bins, rows)) is not None:
+            return reason
+    return None
+
+
+def _is_table(table: Sequence[Sequence[int]], classes: int) -> bool:
+    return len(table) == classes and all(len(row) == classes and min(row) >= 0 for row in table)
 
 
 def _reject_loss(loss: float | None) -> str | None:
@@ -86,7 +121,8 @@ def _reject_loss(loss: float | None) -> str | None:
         return "no loss"
     if not np.isfinite(loss):
         return "loss not finite"
-    return "impossible loss" if abs(loss) > LOSS_LIMIT else None
+    # A cross-entropy is not negative; rounding takes one of nearly 0 a hair below.
+    return None if -LOSS_HAIR <= loss <= LOSS_LIMIT else "impossible loss"
 
 
 def _total(table: Sequence[Sequence[int]]) -> int:

@@ -1,4 +1,4 @@
-"""`samd-server`: export, train, run, models."""
+"""`samd-server`: export, train, run, runs, models."""
 
 import argparse
 import logging
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from samd_data.errors import DataError
+from samd_protocol import bundle as bundles
 from samd_protocol.broker import DEFAULT_URL, Broker
 from samd_protocol.errors import ProtocolError
 from samd_server import __version__
 from samd_server.errors import ServerError
-from samd_server.model_commands import add_export_parser, add_train_parser
+from samd_server.model_commands import TASKS, add_export_parser, add_train_parser
+from samd_server.run_commands import add_runs_parser
 
 if TYPE_CHECKING:
     from samd_server.registry import Registry
@@ -73,12 +75,29 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         type=Path,
         metavar="FILE",
-        help="first model of an empty store; without it an untrained one is built (needs TensorFlow)",
+        action="append",
+        default=[],
+        help="first model of a task's empty store; without it an untrained one is built (needs TensorFlow); "
+        "once for each task",
+    )
+    run.add_argument(
+        "--task",
+        choices=TASKS,
+        action="append",
+        help="what it trains and releases, once for each task (default: severity)",
+    )
+    run.add_argument(
+        "--track",
+        default="",
+        metavar="NAMES",
+        help="also tell the runs' metrics to: tensorboard, wandb (offline without WANDB_API_KEY), or both",
     )
     run.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     run.set_defaults(run=_run)
+    add_runs_parser(commands)
     models = commands.add_parser("models", help="list the versions in the model store")
     models.add_argument("--data", type=Path, default=Path(".samd/server"), metavar="DIR")
+    models.add_argument("--task", choices=TASKS, default=TASKS[0], help="default: %(default)s")
     models.add_argument("--json", action="store_true", help="one JSON line per version")
     models.set_defaults(run=_models)
     return parser
@@ -91,6 +110,7 @@ def _run(args: argparse.Namespace) -> int:
     flower.prepare()
     from samd_server.release import check_url
     from samd_server.service import Service, import_model, make_private
+    from samd_server.tracking import check
 
     # Until the service can be asked to stop: also ends the building of a first model.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -102,16 +122,24 @@ def _run(args: argparse.Namespace) -> int:
         cert_file=args.cert_file,
         key_file=args.key_file,
     )
+    tracking = [name.strip() for name in args.track.split(",") if name.strip()]
+    check(tracking)
     _ = broker.address  # a wrong address is told before a first model is built
     check_url(args.gateway)
     make_private(args.data)
-    registry = Registry(args.data / "models", "severity")
-    if registry.released is None:
-        if args.model is not None:
-            import_model(registry, args.model)
-        else:
-            _build_first(registry)
-    service = Service(broker, args.gateway, args.data)
+    wanted = list(dict.fromkeys(args.task or [TASKS[0]]))
+    registries = [Registry(args.data / "models", task) for task in wanted]
+    given = {bundles.read(path).manifest.task: path for path in args.model}
+    for task, path in given.items():
+        if task not in wanted:
+            raise ServerError(f"{path}: a model for {task!r}; name that task, too: --task {task}")
+    for registry in registries:
+        if registry.released is None:
+            if registry.task in given:
+                import_model(registry, given[registry.task])
+            else:
+                _build_first(registry)
+    service = Service(broker, args.gateway, args.data, tasks=wanted, tracking=tracking)
     received: list[int] = []
 
     def end(number: int, _frame: object) -> None:
@@ -120,7 +148,11 @@ def _run(args: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    print(f"ready samd-server, model {registry.released}, broker {args.broker}", flush=True)
+    held = ", ".join(
+        f"model {registry.released}" + ("" if registry.task == TASKS[0] else f" for {registry.task}")
+        for registry in registries
+    )
+    print(f"ready samd-server, {held}, broker {args.broker}", flush=True)
     service.serve()
     return 130 if signal.SIGINT in received else 0
 
@@ -133,7 +165,7 @@ def _build_first(registry: "Registry") -> None:
         path = Path(folder) / "untrained.samd"
         # In a process of its own: a server that holds TensorFlow would need 700 MB for nothing.
         done = subprocess.run(
-            [sys.executable, "-m", "samd_server", "export", "--out", str(path)],
+            [sys.executable, "-m", "samd_server", "export", "--task", registry.task, "--out", str(path)],
             check=False,
             stdout=sys.stderr,
         )
@@ -145,7 +177,7 @@ def _build_first(registry: "Registry") -> None:
 def _models(args: argparse.Namespace) -> int:
     from samd_server.registry import Registry
 
-    registry = Registry(args.data / "models", "severity")
+    registry = Registry(args.data / "models", args.task)
     versions = registry.versions()
     if not versions:
         raise ServerError(f"{args.data}: holds no model; start one by samd-server run")
@@ -155,7 +187,8 @@ def _models(args: argparse.Namespace) -> int:
             print(msgspec.json.encode(card).decode())
         else:
             mark = "*" if version == registry.released else " "
-            score = card.metrics.get("complete", {}).get("macro_f1")
-            shown = "" if score is None else f"  macro-F1 {score:.3f}"
+            found = card.metrics.get("complete", {})
+            told = (("macro-F1", "macro_f1"), ("AUROC", "auroc"), ("average precision", "average_precision"))
+            shown = "".join(f"  {name} {found[key]:.3f}" for name, key in told if found.get(key) is not None)
             print(f"{mark} {version:>4}  {card.decision:<9}{shown}  {card.reason}")
     return 0

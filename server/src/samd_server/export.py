@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from samd_data.features import FeatureSpec
-from samd_data.severity import CLASSES
+from samd_data.tasks import SEVERITY, task_of
 from samd_protocol.bundle import Bundle, Features, Layer, Manifest
 from samd_server import keras_file, network
 
@@ -25,23 +25,32 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 
 
 def export(
-    spec: FeatureSpec, hidden: Sequence[int] = (32, 16), seed: int = 0, name: str = "severity"
+    spec: FeatureSpec,
+    hidden: Sequence[int] = (32, 16),
+    seed: int = 0,
+    name: str = "",
+    *,
+    task: str = SEVERITY,
 ) -> Bundle:
-    """An untrained bundle (version 0); needs TensorFlow, about 15 s. The same seed gives the same weights."""
+    """An untrained bundle (version 0); needs TensorFlow, about 15 s. The same seed gives the same weights.
+
+    ``name`` is that of the task unless another is given. Raises ValueError for an unknown task.
+    """
+    classes = task_of(task).classes
     tf = network.tensorflow()
-    layers = network.layers(spec.size, hidden, len(CLASSES))
+    layers = network.layers(spec.size, hidden, len(classes))
     with network.quiet():
-        model = network.build(spec.size, hidden, len(CLASSES), seed)
+        model = network.build(spec.size, hidden, len(classes), seed, name=task)
         graph = build_graph(layers, BATCH_SIZE)
         archive = _keras_bytes(model)
     weights = network.flatten(model)
     manifest = Manifest(
-        name=name,
+        name=name or task,
         version=0,
-        task="severity",
+        task=task,
         trained=False,
         features=Features(name=spec.name, labels=spec.labels, size=spec.size),
-        classes=list(CLASSES),
+        classes=list(classes),
         layers=layers,
         batch_size=BATCH_SIZE,
         metrics={},
@@ -69,10 +78,19 @@ def _keras_bytes(model: Any) -> bytes:
         return path.read_bytes()
 
 
-def build_graph(layers: Sequence[Layer], batch_size: int) -> bytes:
-    """The TFLite file of a network of this layout; needs TensorFlow. The same layout gives the same bytes."""
+def build_graph(
+    layers: Sequence[Layer],
+    batch_size: int,
+    *,
+    inputs: int | None = None,
+    forward: network.Forward = network.dense,
+) -> bytes:
+    """The TFLite file of a network of this layout; needs TensorFlow. The same layout gives the same bytes.
+
+    `forward` and `inputs` (the number of features) are for networks of another kind than `network.layers`.
+    """
     tf = network.tensorflow()
-    module = _module(tf, layers, batch_size)
+    module = _module(tf, layers, batch_size, layers[0].shape[0] if inputs is None else inputs, forward)
     with network.quiet(), tempfile.TemporaryDirectory() as folder:
         signatures = {name: getattr(module, name) for name in ("infer", "train", "evaluate")}
         tf.saved_model.save(module, folder, signatures=signatures)
@@ -81,10 +99,10 @@ def build_graph(layers: Sequence[Layer], batch_size: int) -> bytes:
         return bytes(converter.convert())
 
 
-def _module(tf: Any, layers: Sequence[Layer], batch: int) -> Any:
+def _module(tf: Any, layers: Sequence[Layer], batch: int, inputs: int, forward: network.Forward) -> Any:
     """The three signatures as a `tf.Module`."""
     shapes = [tuple(layer.shape) for layer in layers]
-    inputs, classes = shapes[0][0], shapes[-1][0]
+    classes = shapes[-1][0]
     size = sum(layer.size for layer in layers)
 
     def split(weights: Any) -> list[Any]:
@@ -101,9 +119,7 @@ def _module(tf: Any, layers: Sequence[Layer], batch: int) -> Any:
         return y, lambda upstream: upstream * tf.cast(y > 0.0, tf.float32)
 
     def logits(parts: Sequence[Any], x: Any) -> Any:
-        for kernel, bias in zip(parts[:-2:2], parts[1:-2:2], strict=True):
-            x = relu(tf.matmul(x, kernel) + bias)
-        return tf.matmul(x, parts[-2]) + parts[-1]
+        return forward(tf, relu, parts, x)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def cross_entropy(z: Any, truth: Any, share: Any) -> Any:

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flwr.app import Message
-    from flwr.serverapp.strategy import Strategy
     from flwr.supercore.run import Run
-
-from samd_server.errors import RunFailed
 
 SERVER_NODE = 1
 """Node id of the server itself; devices follow from 2 on, in the order of their names."""
 
-ARRAYS, CONFIG, METRICS, WEIGHTS, EXAMPLES = "arrays", "config", "metrics", "weights", "num-examples"
+ARRAYS, CONFIG, METRICS, WEIGHTS = "arrays", "config", "metrics", "weights"
+EXAMPLES, SEVERE, LOSS = "num-examples", "num-severe", "loss"
 
 
 def prepare() -> None:
@@ -52,26 +50,3 @@ def empty_run() -> "Run":
 def stamp(message: "Message", message_id: str) -> None:
     """Fill in the id that the SuperLink would give; replies refer to it."""
     message.metadata.__dict__["_message_id"] = message_id
-
-
-def make_strategy(name: str, devices: int) -> "Strategy":
-    """A Flower strategy by its class name, which takes every admitted device in every round.
-
-    With the fraction at 1 and the minimum at the number of devices, `sample_nodes` neither waits nor draws
-    anything that matters. Raises RunFailed for a name that is not offered.
-    """
-    from flwr.serverapp import strategy
-
-    offered = {"FedAvg": strategy.FedAvg}
-    if name not in offered:
-        raise RunFailed(f"strategy {name!r} is not offered; choose one of: {', '.join(sorted(offered))}")
-    return offered[name](
-        fraction_train=1.0,
-        fraction_evaluate=1.0,
-        min_train_nodes=devices,
-        min_evaluate_nodes=devices,
-        min_available_nodes=devices,
-        weighted_by_key=EXAMPLES,
-        arrayrecord_key=ARRAYS,
-        configrecord_key=CONFIG,
-    )

@@ -59,7 +59,7 @@ class Graph:
         self._runners: dict[str, tuple[Any, dict[str, list[int]]]] = {}
 
     def infer(self, features: ArrayLike, weights: ArrayLike) -> Floats:
-        """Class probabilities float32[N, 4] of `features` [N, F] under `weights` [P]."""
+        """Class probabilities float32[N, C] of `features` [N, F] under `weights` [P]."""
         x = _floats(features)
         if x.ndim == 2 and len(x) == 0:
             raise GraphError("infer has no row")
@@ -70,12 +70,14 @@ class Graph:
     def evaluate(
         self, features: ArrayLike, labels: ArrayLike, weights: ArrayLike
     ) -> tuple[float, NDArray[np.int64]]:
-        """The mean cross-entropy, and int64[4, 4] counts as `[true][predicted]`. Needs a row, labels 0-3."""
+        """The mean cross-entropy, and int64[C, C] counts `[true][predicted]`. Needs a row, labels below C."""
         x, y = _rows(features, labels)
         out = self._call("evaluate", features=x, labels=y, weights=_floats(weights))
         confusion = np.rint(np.asarray(out["confusion"])).astype(np.int64)
         if confusion.sum() != len(y):
-            raise GraphError(f"labels range from {y.min()} to {y.max()}; the classes are 0 to 3")
+            raise GraphError(
+                f"labels range from {y.min()} to {y.max()}; the classes are 0 to {len(confusion) - 1}"
+            )
         return _number(out["loss"]), confusion
 
     def train_epoch(
@@ -93,15 +95,18 @@ class Graph:
     ) -> tuple[TrainState, float]:
         """One epoch of mini-batch Adam in one call; the new state and the mean loss over its rows.
 
-        `features` [N, F], `labels` [N] 0-3, `order` [K * batch]: row numbers, -1 is padding (`batches`);
-        `anchor` [P] with `mu`: proximal term; `trainable` [P] of 0 and 1; `log_prior` [4].
+        `features` [N, F], `labels` [N] 0 to C-1, `order` [K * batch]: row numbers, -1 is padding (`batches`);
+        `anchor` [P] with `mu`: proximal term; `trainable` [P] of 0 and 1; `log_prior` [C].
         """
         x, y = _rows(features, labels)
         rows = _ints(order)
         if rows.size == 0 or rows.max() >= len(y) or rows.min() < -1:
             raise GraphError(f"order names no row, or rows outside 0 to {len(y) - 1}")
-        if y[rows[rows >= 0]].min(initial=0) < 0 or y[rows[rows >= 0]].max(initial=0) > 3:
-            raise GraphError("a row to train on has a label outside 0 to 3; drop unlabelled rows first")
+        classes = self._open("train")[1]["log_prior"][0]
+        if y[rows[rows >= 0]].min(initial=0) < 0 or y[rows[rows >= 0]].max(initial=0) >= classes:
+            raise GraphError(
+                f"a row to train on has a label outside 0 to {classes - 1}; drop unlabelled rows first"
+            )
         out = self._call(
             "train",
             features=x,
@@ -115,21 +120,25 @@ class Graph:
             anchor=state.weights if anchor is None else _floats(anchor),
             mu=np.float32(mu),
             trainable=np.ones_like(state.weights) if trainable is None else _floats(trainable),
-            log_prior=np.zeros(4, np.float32) if log_prior is None else _floats(log_prior),
+            log_prior=np.zeros(classes, np.float32) if log_prior is None else _floats(log_prior),
         )
         weights, m, v = (np.asarray(out[name], dtype=np.float32) for name in ("weights", "m", "v"))
         return TrainState(weights, m, v, _number(out["t"])), _number(out["loss"])
 
+    def _open(self, signature: str) -> tuple[Any, dict[str, list[int]]]:
+        """The runner of a signature, and the shape of each input, -1 for any length."""
+        if signature not in self._runners:
+            runner = self._interpreter.get_signature_runner(signature)
+            shapes = {
+                name: [int(size) for size in detail["shape_signature"]]
+                for name, detail in runner.get_input_details().items()
+            }
+            self._runners[signature] = runner, shapes
+        return self._runners[signature]
+
     def _call(self, signature: str, **inputs: Any) -> dict[str, Any]:
         try:
-            if signature not in self._runners:
-                runner = self._interpreter.get_signature_runner(signature)
-                shapes = {
-                    name: [int(size) for size in detail["shape_signature"]]
-                    for name, detail in runner.get_input_details().items()
-                }
-                self._runners[signature] = runner, shapes
-            runner, shapes = self._runners[signature]
+            runner, shapes = self._open(signature)
             # The interpreter would resize a vector of another length and compute something from it.
             for name, shape in shapes.items():
                 given = np.shape(inputs[name])

@@ -10,18 +10,31 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
+import msgspec
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from samd_data.tasks import DETERIORATION, SEVERITY, task_of
 from samd_protocol.tasks import Task, TrainSettings, Update, Vector
 from samd_server.checks import reject_reason
-from samd_server.flower import ARRAYS, CONFIG, EXAMPLES, METRICS, SERVER_NODE, WEIGHTS, empty_run, stamp
+from samd_server.flower import (
+    ARRAYS,
+    CONFIG,
+    EXAMPLES,
+    LOSS,
+    METRICS,
+    SERVER_NODE,
+    SEVERE,
+    WEIGHTS,
+    empty_run,
+    stamp,
+)
 
 if TYPE_CHECKING:
     from flwr.supercore.run import Run
@@ -83,6 +96,7 @@ class MqttGrid(Grid):
         send: Callable[[str, Task], None],
         *,
         graph_sha256: str,
+        task: str = SEVERITY,
         now: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         inbox: Inbox | None = None,
@@ -92,6 +106,8 @@ class MqttGrid(Grid):
         self._nodes = {SERVER_NODE + 1 + index: name for index, name in enumerate(self.devices)}
         self._send = send
         self._graph = graph_sha256
+        self._classes = len(task_of(task).classes)
+        self._ranked = task == DETERIORATION
         self._now = now
         self._new_id = new_id
         self._pending: dict[str, Pending] = {}
@@ -255,7 +271,7 @@ class MqttGrid(Grid):
                 return
             del self._pending[update.task]
         device = asked.pop(update.task)
-        reason = reject_reason(update, pending.task, pending.anchor)
+        reason = reject_reason(update, pending.task, pending.anchor, self._classes, ranked=self._ranked)
         if reason is None:
             result.replies.append(Reply(device, update, self._as_reply(update, pending)))
         else:
@@ -285,7 +301,6 @@ class MqttGrid(Grid):
         device = self._nodes[message.metadata.dst_node_id]
         arrays = cast("ArrayRecord", message.content[ARRAYS])
         config = cast("ConfigRecord", message.content[CONFIG])
-        default = TrainSettings()
         anchor = np.ascontiguousarray(arrays[WEIGHTS].numpy(), dtype=np.float32)
         natural = "train" if message.metadata.message_type == MessageType.TRAIN else "holdout"
         task = Task(
@@ -297,15 +312,9 @@ class MqttGrid(Grid):
             graph_sha256=self._graph,
             deadline_s=self.deadline_s,
             weights=Vector.of(anchor),
-            settings=TrainSettings(
-                epochs=cast("int", config.get("epochs", default.epochs)),
-                learning_rate=cast("float", config.get("learning-rate", default.learning_rate)),
-                proximal_mu=cast("float", config.get("proximal-mu", default.proximal_mu)),
-                mask_rate=cast("float", config.get("mask-rate", default.mask_rate)),
-                log_prior=[float(value) for value in cast("list[float]", config.get("log-prior", []))],
-                seed=cast("int", config.get("seed", default.seed)),
-            ),
+            settings=settings_of(config),
             split="train" if config.get("split", natural) == "train" else "holdout",
+            personalise=bool(config.get("personalise", False)),
         )
         stamp(message, task.id)
         return Pending(task, message, anchor)
@@ -315,13 +324,35 @@ class MqttGrid(Grid):
         records: dict[str, ArrayRecord | MetricRecord] = {}
         if update.weights is not None:
             records[ARRAYS] = ArrayRecord({WEIGHTS: Array(update.weights.array())})
-            metrics["loss"] = float(cast("float", update.loss))  # checked: a train update has one
+            loss = float(cast("float", update.loss))  # checked: a train update has one
+            metrics.update(metrics_of(update.num_examples, num_severe(update.label_counts), loss))  # type: ignore[arg-type]
         if update.report is not None:
-            metrics["loss"] = float(update.report.loss)
+            metrics[LOSS] = float(update.report.loss)
             metrics["confusion"] = [count for row in update.report.confusion for count in row]
             metrics["confusion-masked"] = [count for row in update.report.confusion_masked for count in row]
         records[METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
         return Message(RecordDict(records), reply_to=pending.message)  # type: ignore[arg-type]
+
+
+def settings_of(config: ConfigRecord) -> TrainSettings:
+    """The hyper-parameters in a Flower message's configuration, `learning-rate` for `learning_rate`; what is
+    not in it has its default."""
+    fields = {name: name.replace("_", "-") for name in TrainSettings.__struct_fields__}
+    return msgspec.convert(
+        {name: config[key] for name, key in fields.items() if key in config}, TrainSettings, strict=False
+    )
+
+
+def metrics_of(num_examples: int, severe: int, loss: float) -> MetricRecord:
+    """What a training reply says beside its weights. The severe weight is one more than the severe rows, so
+    that nobody counts for nothing."""
+    return MetricRecord({EXAMPLES: num_examples, SEVERE: 1 + severe, LOSS: max(loss, 0.0)})
+
+
+def num_severe(label_counts: Sequence[int]) -> int:
+    """Rows of the upper half of the classes: 5 or more of severity, the positive ones of two classes. Of a
+    device that does not tell its counts none is known, and none is claimed."""
+    return sum(label_counts[len(label_counts) // 2 :])
 
 
 def arrays_of(weights: NDArray[np.float32]) -> ArrayRecord:

@@ -81,7 +81,7 @@ class Link:
         self._retain(topics.SERVER_RUN, status)
 
     def publish_release(self, release: ModelRelease) -> None:
-        self._retain(topics.MODEL, release)
+        self._retain(topics.model(release.task), release)
 
     def _retain(self, topic: str, message: Message) -> None:
         # Under the lock, as in `_connected`: an older message must never be the last one on its topic.

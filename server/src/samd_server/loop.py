@@ -10,11 +10,10 @@ ends it. The strategy is Flower's, unchanged.
 """
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,45 +21,28 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from samd_data.tasks import TASKS, task_of
 from samd_protocol.bundle import Bundle
 from samd_protocol.messages import RunSpec, RunStatus
+from samd_protocol.methods import PERSONAL
+from samd_protocol.runspec import problems
 from samd_protocol.tasks import EvaluationReport, Vector
 from samd_server.checkpoint import Checkpoint, RunFolder
-from samd_server.checks import coarse
 from samd_server.errors import RunFailed, RunStopped
-from samd_server.flower import make_strategy
-from samd_server.grid import Collected, MqttGrid, Reply, arrays_of, weights_of
+from samd_server.grid import Collected, MqttGrid, arrays_of
+from samd_server.outcome import Outcome, judged, log_prior, personal_of, summed
+from samd_server.strategies import aggregate, of_spec, restore, state_of
+from samd_server.telling import coarsely, device_seconds, reasons, said
 
 log = logging.getLogger(__name__)
 
-CLASSES = 4
 RETRIES = 3
 """How often an exchange that missed its quorum is asked again before the run fails."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Summed confusion counts, int64[4, 4] (`[true][predicted]`), of the devices' hold-outs."""
-
-    complete: NDArray[np.int64]
-    masked: NDArray[np.int64]
-    loss: float
-    devices: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the rounds gave. `in_use` is None where no trained model was in use."""
-
-    weights: NDArray[np.float32]
-    candidate: Evaluation
-    in_use: Evaluation | None
-    rounds: int
-    label_counts: list[int]
-
-
 class RoundLoop:
-    """Leads one run. `publish` sends the status; `halted` tells whether to stop or to pause."""
+    """Leads one run. `publish` sends the status; `halted` tells whether to stop or to pause; `track`
+    (default: the run's folder) is told what happened."""
 
     def __init__(
         self,
@@ -71,6 +53,7 @@ class RoundLoop:
         *,
         publish: Callable[[RunStatus], None],
         halted: Callable[[], str | None],
+        track: Callable[[Mapping[str, Any]], None] | None = None,
         now: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -81,10 +64,15 @@ class RoundLoop:
         self.folder = folder
         self.parent = parent
         self._publish = publish
+        self._tracked = track
         self._halted = halted
         self._now = now
         self._wait = wait
-        self._strategy: Strategy = make_strategy(spec.strategy, len(grid.devices))
+        if spec.task not in TASKS:
+            raise RunFailed(f"task {spec.task!r} is not known here; known: {', '.join(TASKS)}")
+        if found := problems(spec, parent.manifest.layers):
+            raise RunFailed("; ".join(found))
+        self._strategy: Strategy = of_spec(spec, len(grid.devices))
         grid.deadline_s = spec.round_deadline_s
 
     def run(self) -> Outcome:
@@ -107,56 +95,77 @@ class RoundLoop:
                 f"the checkpoint holds {weights.size} weights, the model {self.parent.weights.size}; "
                 "start a new run"
             )
+        restore(self._strategy, point.strategy, weights.size)
         self._say("training", round=point.round)
         prior = log_prior(point.label_counts, self.spec.logit_adjustment)
         for number in range(point.round + 1, self.spec.rounds + 1):
             began = self._now()
             weights, collected = self._train_round(number, weights, prior)
-            point = msgspec.structs.replace(point, round=number, weights=Vector.of(weights))
+            point = msgspec.structs.replace(
+                point, round=number, weights=Vector.of(weights), strategy=state_of(self._strategy)
+            )
             self.folder.save(point)
             self._report_round(number, collected, self._now() - began)
         self._say("evaluating", round=self.spec.rounds)
-        reports = self._evaluate(self.spec.rounds + 1, weights)
-        candidate, in_use = summed(reports), None
+        # The personal passes that end a run are a training like the others, with the same adjustment.
+        closing = prior if self.spec.method in PERSONAL else None
+        reports = self._evaluate(self.spec.rounds + 1, weights, closing=closing)
+        candidate, in_use = summed(reports, self.spec.task), None
+        personal = None
+        if self.spec.method in PERSONAL:
+            personal = personal_of(reports, self.spec.task)
+            self._track(event="personalised", method=self.spec.method, by_device=personal.devices)
         if self.parent.manifest.trained:
             others = self._evaluate(self.spec.rounds + 2, self.parent.weights)
             # Two models are compared on the same patients, or not at all.
             both = reports.keys() & others.keys()
-            candidate = summed({device: reports[device] for device in both})
-            in_use = summed({device: others[device] for device in both})
-        return Outcome(weights, candidate, in_use, self.spec.rounds, point.label_counts)
+            candidate = summed({device: reports[device] for device in both}, self.spec.task)
+            in_use = summed({device: others[device] for device in both}, self.spec.task)
+        return Outcome(weights, candidate, in_use, self.spec.rounds, point.label_counts, personal)
 
     # -- steps ----------------------------------------------------------------
 
     def _count(self, weights: NDArray[np.float32]) -> list[int]:
         collected = self._ask("evaluate", 0, weights, [], split="train")
-        counts = np.zeros(CLASSES, dtype=np.int64)
+        counts = np.zeros(len(task_of(self.spec.task).classes), dtype=np.int64)
+        by_device = {}
         for reply in collected.replies:
             if reply.update.report is not None:
-                counts += np.asarray(reply.update.report.confusion, dtype=np.int64).sum(axis=1)
-        self.folder.log(event="counted", label_counts=counts.tolist(), devices=len(collected.replies))
+                found = np.asarray(reply.update.report.confusion, dtype=np.int64).sum(axis=1)
+                by_device[reply.device] = {"label_counts": found.tolist()}
+                counts += found
+        self._track(
+            event="counted",
+            label_counts=counts.tolist(),
+            devices=len(collected.replies),
+            by_device=by_device,
+        )
         return [int(count) for count in counts]
 
     def _train_round(
         self, number: int, weights: NDArray[np.float32], prior: list[float]
     ) -> tuple[NDArray[np.float32], Collected]:
         collected = self._ask("train", number, weights, prior, split="train")
-        arrays, _ = self._strategy.aggregate_train(number, [reply.message for reply in collected.replies])
-        if arrays is None:
-            raise RunFailed(f"round {number}: the strategy gave no weights")
-        new = weights_of(arrays)
-        if new.shape != weights.shape or not np.isfinite(new).all():
-            raise RunFailed(f"round {number}: the strategy gave weights that cannot be used")
-        return new, collected
+        replies = [reply.message for reply in collected.replies]
+        return aggregate(self._strategy, number, replies, weights), collected
 
-    def _evaluate(self, number: int, weights: NDArray[np.float32]) -> dict[str, EvaluationReport]:
-        collected = self._ask("evaluate", number, weights, [], split="holdout")
-        self.folder.log(
+    def _evaluate(
+        self, number: int, weights: NDArray[np.float32], *, closing: list[float] | None = None
+    ) -> dict[str, EvaluationReport]:
+        collected = self._ask(
+            "evaluate", number, weights, closing or [], split="holdout", personalise=closing is not None
+        )
+        self._track(
             event="evaluated",
             round=number,
             devices=len(collected.replies),
             dropped=collected.dropped,
             awaited=collected.awaited,
+            by_device={
+                reply.device: judged(reply.update.report, self.spec.task)
+                for reply in collected.replies
+                if reply.update.report is not None
+            },
         )
         return {
             reply.device: reply.update.report
@@ -165,7 +174,14 @@ class RoundLoop:
         }
 
     def _ask(
-        self, kind: str, number: int, weights: NDArray[np.float32], prior: list[float], *, split: str
+        self,
+        kind: str,
+        number: int,
+        weights: NDArray[np.float32],
+        prior: list[float],
+        *,
+        split: str,
+        personalise: bool = False,
     ) -> Collected:
         """One exchange with every admitted device, asked again when it misses the quorum.
 
@@ -179,6 +195,7 @@ class RoundLoop:
         for attempt in range(1 + RETRIES):
             self._obey(phase, number)
             config = self._config(prior, split)
+            config["personalise"] = personalise
             configure = (
                 self._strategy.configure_train if kind == "train" else self._strategy.configure_evaluate
             )
@@ -196,7 +213,7 @@ class RoundLoop:
                 return collected
             if judging and len(collected.dropped) >= self.spec.quorum:
                 return collected
-            self.folder.log(
+            self._track(
                 event="quorum missed",
                 round=number,
                 attempt=attempt + 1,
@@ -209,7 +226,7 @@ class RoundLoop:
                 round=number,
                 replies=len(collected.replies),
                 awaited=dict(Counter(collected.awaited.values())),
-                dropped=_coarsely(collected),
+                dropped=coarsely(collected),
                 reason=f"{len(collected.replies)} of {quorum} replies",
             )
             if attempt < RETRIES and collected.dropped and not collected.awaited:
@@ -218,7 +235,7 @@ class RoundLoop:
             return collected
         raise RunFailed(
             f"round {number}: {len(collected.replies)} of the {quorum} replies needed, "
-            f"asked {1 + RETRIES} times; {_reasons(collected)}"
+            f"asked {1 + RETRIES} times; {reasons(collected)}"
         )
 
     def _config(self, prior: list[float], split: str) -> ConfigRecord:
@@ -231,6 +248,14 @@ class RoundLoop:
                 "log-prior": prior,
                 "seed": self.spec.seed,
                 "split": split,
+                "optimizer": self.spec.optimizer,
+                "method": self.spec.method,
+                "personal-epochs": self.spec.personal_epochs,
+                "personal-learning-rate": self.spec.personal_learning_rate,
+                "personal-mu": self.spec.personal_mu,
+                "personal-alpha": self.spec.personal_alpha,
+                "personal-alpha-rate": self.spec.personal_alpha_rate,
+                "rehearsal": self.spec.rehearsal,
             }
         )
 
@@ -250,11 +275,11 @@ class RoundLoop:
             self._say(phase, round=number)
 
     def _report_round(self, number: int, collected: Collected, seconds: float) -> None:
-        slowest = max(map(_device_seconds, collected.replies), default=0.0)
+        slowest = max(map(device_seconds, collected.replies), default=0.0)
         total = sum(reply.update.num_examples for reply in collected.replies)
         losses = [(reply.update.loss, reply.update.num_examples) for reply in collected.replies]
         loss = sum(loss * count for loss, count in losses if loss is not None) / total
-        self.folder.log(
+        self._track(
             event="round",
             round=number,
             loss=loss,
@@ -265,17 +290,25 @@ class RoundLoop:
             ignored=dict(self.grid.ignored),
             seconds=seconds,
             slowest_device_seconds=slowest,
+            by_device={reply.device: said(reply) for reply in collected.replies},
         )
         self._say(
             "training",
             round=number,
             replies=len(collected.replies),
             awaited=dict(Counter(collected.awaited.values())),
-            dropped=_coarsely(collected),
+            dropped=coarsely(collected),
             metrics={"loss": loss, "examples": float(total)},
             round_seconds=seconds,
             overhead_seconds=max(0.0, seconds - slowest),
         )
+
+    def _track(self, **record: Any) -> None:
+        """Write down what happened: into the run's folder, unless somebody else does that too."""
+        if self._tracked is None:
+            self.folder.log(**record)
+        else:
+            self._tracked(record)
 
     def _say(self, phase: str, **fields: object) -> None:
         status = {
@@ -285,44 +318,3 @@ class RoundLoop:
             "quorum": self.spec.quorum,
         }
         self._publish(msgspec.convert(status | fields, RunStatus))
-
-
-def summed(reports: Mapping[str, EvaluationReport]) -> Evaluation:
-    """The reports of several devices as one, in the order of their names; the loss is the mean over rows."""
-    complete = np.zeros((CLASSES, CLASSES), dtype=np.int64)
-    masked = np.zeros((CLASSES, CLASSES), dtype=np.int64)
-    loss = 0.0
-    for _, report in sorted(reports.items()):
-        counts = np.asarray(report.confusion, dtype=np.int64)
-        complete += counts
-        masked += np.asarray(report.confusion_masked, dtype=np.int64)
-        loss += report.loss * int(counts.sum())
-    return Evaluation(complete, masked, loss / max(int(complete.sum()), 1), len(reports))
-
-
-def log_prior(label_counts: list[int], tau: float) -> list[float]:
-    """The logit adjustment tau * log(class share), of the classes' counts summed over the devices.
-
-    Menon et al., "Long-tail learning via logit adjustment" (ICLR 2021). A class that nobody has is counted
-    as one case, since its share has no logarithm. Empty (no adjustment) for tau 0 or without any count.
-    """
-    counts = np.asarray(label_counts, dtype=np.float64)
-    if tau == 0.0 or counts.sum() == 0:
-        return []
-    shares = np.maximum(counts, 1.0)
-    return [float(value) for value in tau * np.log(shares / shares.sum())]
-
-
-def _reasons(collected: Collected) -> str:
-    said = Counter(collected.awaited.values()) + Counter(_coarsely(collected))
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(said.items())) or "no device answered"
-
-
-def _coarsely(collected: Collected) -> dict[str, int]:
-    return dict(Counter(map(coarse, collected.dropped.values())))
-
-
-def _device_seconds(reply: Reply) -> float:
-    """A device's own time; one whose clock went mad does not spoil the figures of the round."""
-    seconds = reply.update.seconds
-    return seconds if math.isfinite(seconds) and seconds > 0.0 else 0.0

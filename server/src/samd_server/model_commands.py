@@ -14,6 +14,9 @@ from typing import Any
 from samd_protocol.errors import BundleError
 from samd_server.errors import ServerError
 
+TASKS = ("severity", "deterioration")
+_TAU = {"severity": 1.0, "deterioration": 0.0}
+
 
 def add_export_parser(subparsers: Any) -> None:
     """Add `export` to the subcommands of an argparse parser; sets `run`, a function of the arguments."""
@@ -27,13 +30,19 @@ def add_export_parser(subparsers: Any) -> None:
         "--labels",
         choices=("five", "all"),
         default="five",
-        help="what the severity sums: five signs, or all seven inputs of NEWS2 (default: five)",
+        help="what the score sums: five signs, or all seven inputs of NEWS2 (default: five)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        default=TASKS[0],
+        help="what it is asked: the severity now, or whether the score reaches 7 within six hours",
     )
     parser.add_argument(
         "--hidden", type=_widths, default=(32, 16), metavar="N,N", help="hidden layers (default: 32,16)"
     )
     parser.add_argument("--seed", type=_natural, default=0, help="of the first weights (default: 0)")
-    parser.add_argument("--name", default="severity", help="name of the model (default: severity)")
+    parser.add_argument("--name", default="", help="name of the model (default: the task)")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--json", action="store_true", help="describe the bundle as JSON on stdout")
     parser.set_defaults(run=run_export)
@@ -42,13 +51,15 @@ def add_export_parser(subparsers: Any) -> None:
 def run_export(args: argparse.Namespace) -> int:
     """Export; 0, or 2 with one line on stderr."""
     from samd_data.features import FeatureSpec
+    from samd_data.tasks import task_of
     from samd_protocol import bundle
 
     try:
         _refuse_to_replace(args.out, args.force)
         from samd_server.export import export
 
-        made = export(FeatureSpec(labels=args.labels), args.hidden, args.seed, args.name)
+        spec = FeatureSpec(task_of(args.task).features, args.labels)
+        made = export(spec, args.hidden, args.seed, args.name, task=args.task)
         written = bundle.write(args.out, made)
     except (BundleError, ServerError, OSError) as error:
         return _complain(error)
@@ -76,6 +87,7 @@ def add_train_parser(subparsers: Any) -> None:
         help="the bundle to start from (default: export a new network first, 15 s)",
     )
     parser.add_argument("--labels", choices=("five", "all"), help="of a new network (default: five)")
+    parser.add_argument("--task", choices=TASKS, help="of a new network (default: severity)")
     parser.add_argument("--hidden", type=_widths, metavar="N,N", help="of a new network (default: 32,16)")
     parser.add_argument("--epochs", type=int, default=60, help="default: 60")
     parser.add_argument("--learning-rate", type=float, default=0.003, help="of Adam (default: 0.003)")
@@ -85,9 +97,9 @@ def add_train_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--logit-adjustment",
         type=float,
-        default=1.0,
         metavar="TAU",
-        help="weight of the class prior in the loss, 0 for none (default: 1)",
+        help="weight of the class prior in the loss, 0 for none (default: 1; of deterioration 0, whose "
+        "probability is shown)",
     )
     parser.add_argument(
         "--trainer", choices=("litert", "tensorflow"), default="litert", help="default: litert"
@@ -105,26 +117,34 @@ def run_train(args: argparse.Namespace) -> int:
     """Train; 0, or 2 with one line on stderr."""
     from samd_data.errors import DataError
     from samd_data.features import FeatureSpec
+    from samd_data.tasks import task_of
     from samd_protocol import bundle
     from samd_server import central, cohort
 
     try:
         _refuse_to_replace(args.out, args.force)
-        if args.start is not None and (args.labels or args.hidden):
-            raise ServerError("--labels and --hidden are of a new network; with --from, its bundle says them")
+        if args.start is not None and (args.labels or args.hidden or args.task):
+            raise ServerError(
+                "--task, --labels and --hidden are of a new network; with --from, its bundle says them"
+            )
+        model = bundle.read(args.start) if args.start is not None else None
+        task = args.task or TASKS[0] if model is None else model.manifest.task
+        tau = args.logit_adjustment
         settings = central.Settings(
             epochs=args.epochs,
             learning_rate=args.learning_rate,
             mask_rate=args.mask_rate,
-            logit_adjustment=args.logit_adjustment,
+            logit_adjustment=_TAU.get(task, 1.0) if tau is None else tau,
             seed=args.seed,
             trainer=args.trainer,
         )
-        model = bundle.read(args.start) if args.start is not None else None
-        spec = central.spec_of(model) if model is not None else FeatureSpec(labels=args.labels or "five")
-        rows = cohort.load(args.data, spec, seed=args.seed, limit=args.patients)
+        if model is not None:
+            spec = central.spec_of(model)
+        else:
+            spec = FeatureSpec(task_of(task).features, args.labels or "five")
+        rows = cohort.load(args.data, spec, seed=args.seed, limit=args.patients, task=task)
         if model is None:
-            model = central.untrained(spec, args.hidden or (32, 16), args.seed)
+            model = central.untrained(spec, args.hidden or (32, 16), args.seed, task)
         with _progress(settings.epochs) as on_epoch:
             trained = central.train(model, rows, settings, on_epoch)
         written = bundle.write(args.out, trained)
@@ -154,7 +174,6 @@ def _progress(epochs: int) -> Iterator[Callable[[int, float], None]]:
 
 def _scored(metrics: dict[str, Any]) -> Iterator[str]:
     """One line per set of rows: what the model reached on it."""
-    shown = ("macro_f1", "balanced_accuracy", "recall_urgent", "recall_high")
     for name, title in (
         ("holdout", "hold-out, complete"),
         ("holdout_masked", "hold-out, signs masked"),
@@ -163,12 +182,30 @@ def _scored(metrics: dict[str, Any]) -> Iterator[str]:
     ):
         found = metrics.get(name)
         if found is not None:
-            told = ["-" if found[key] is None else f"{found[key]:.3f}" for key in shown]
-            absent = f"; absent: {', '.join(found['absent'])}" if found["absent"] else ""
-            yield (
-                f"  {title:29} macro-F1 {told[0]}, balanced accuracy {told[1]}, "
-                f"recall of 5 or more {told[2]}, of 7 or more {told[3]} ({found['rows']} rows{absent})"
-            )
+            yield f"  {title:29} " + (_ranked(found) if "auroc" in found else _classed(found))
+
+
+def _classed(found: dict[str, Any]) -> str:
+    shown = ("macro_f1", "balanced_accuracy", "recall_urgent", "recall_high")
+    told = [_number(found[key]) for key in shown]
+    absent = f"; absent: {', '.join(found['absent'])}" if found["absent"] else ""
+    return (
+        f"macro-F1 {told[0]}, balanced accuracy {told[1]}, "
+        f"recall of 5 or more {told[2]}, of 7 or more {told[3]} ({found['rows']} rows{absent})"
+    )
+
+
+def _ranked(found: dict[str, Any]) -> str:
+    shown = ("auroc", "average_precision", "calibration_error", "rule_auroc", "rule_average_precision")
+    told = [_number(found[key]) for key in shown]
+    return (
+        f"AUROC {told[0]}, average precision {told[1]}, calibration error {told[2]}; "
+        f"NEWS2 itself {told[3]}, {told[4]} ({found['rows']} rows, {found['positives']} positive)"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _tell(args: argparse.Namespace, written: Any) -> int:
@@ -178,6 +215,7 @@ def _tell(args: argparse.Namespace, written: Any) -> int:
         "sha256": written.sha256,
         "bytes": written.size,
         "name": manifest.name,
+        "task": manifest.task,
         "version": manifest.version,
         "trained": manifest.trained,
         "labels": manifest.features.labels,

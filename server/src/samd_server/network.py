@@ -8,7 +8,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -81,7 +81,7 @@ def quiet() -> Iterator[None]:
             os.close(saved)
 
 
-def build(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> Any:
+def build(inputs: int, hidden: Sequence[int], classes: int, seed: int, name: str = "severity") -> Any:
     """The Keras model, Glorot-initialised from `seed` alone; needs TensorFlow."""
     keras = tensorflow().keras
     widths = [*hidden, classes]
@@ -95,7 +95,18 @@ def build(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> Any:
                 name=f"dense_{number}",
             )
         )
-    return keras.Sequential(stack, name="severity")
+    return keras.Sequential(stack, name=name)
+
+
+Forward = Callable[[Any, Callable[[Any], Any], Sequence[Any], Any], Any]
+"""From TensorFlow, a rectifier, the arrays of the layout and rows [B, F] to logits [B, C]."""
+
+
+def dense(tf: Any, relu: Callable[[Any], Any], parts: Sequence[Any], x: Any) -> Any:
+    """The forward pass of `layers`: kernel and bias of each dense layer in turn, the last without ReLU."""
+    for kernel, bias in zip(parts[:-2:2], parts[1:-2:2], strict=True):
+        x = relu(tf.matmul(x, kernel) + bias)
+    return tf.matmul(x, parts[-2]) + parts[-1]
 
 
 def flatten(model: Any) -> NDArray[np.float32]:

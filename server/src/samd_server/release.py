@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Releaser:
-    """Uploads in the background until the gateway has it, then announces; the newest wish wins.
+    """Uploads in the background until the gateway has it, then announces; of each task the newest wish wins.
 
     A gateway that is away delays a release and stops nothing else.
     """
@@ -29,10 +29,10 @@ class Releaser:
         self._trust_env = check_url(gateway) not in ("127.0.0.1", "localhost", "::1")
         self._announce = announce
         self._retry_s = retry_s
-        self._wish: Bundle | None = None
+        self._wishes: dict[str, Bundle] = {}
         self._changed = threading.Condition()
         self._ended = threading.Event()
-        self._announced: int | None = None
+        self._announced: dict[str, int] = {}
         self._thread = threading.Thread(target=self._work, name="releaser", daemon=True)
 
     def start(self) -> None:
@@ -45,18 +45,23 @@ class Releaser:
         self._thread.join(5.0)
 
     def release(self, bundle: Bundle) -> None:
-        """Wish that this bundle be the released one; returns at once."""
+        """Wish that this bundle be the released one of its task; returns at once."""
         with self._changed:
-            self._wish = bundle
+            self._wishes[bundle.manifest.task] = bundle
             self._changed.notify_all()
 
     def wait_announced(
-        self, version: int, timeout: float, *, stop: Callable[[], bool] = lambda: False
+        self,
+        version: int,
+        timeout: float,
+        *,
+        task: str = "severity",
+        stop: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Whether this version was announced within `timeout` seconds; gives up once `stop` says so."""
         closes = time.monotonic() + timeout
         with self._changed:
-            while self._announced != version:
+            while self._announced.get(task) != version:
                 left = closes - time.monotonic()
                 if left <= 0 or stop() or self._ended.is_set():
                     return False
@@ -67,10 +72,12 @@ class Releaser:
         warned = False
         while not self._ended.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: self._wish is not None or self._ended.is_set())
-                bundle = self._wish
-            if bundle is None:
-                return
+                self._changed.wait_for(lambda: self._wishes or self._ended.is_set())
+                if not self._wishes:
+                    return
+                # the next in turn: one that the gateway refuses does not stand in the way of another
+                task = next(iter(self._wishes))
+                bundle = self._wishes[task] = self._wishes.pop(task)
             data = pack(bundle)
             sha256 = hashlib.sha256(data).hexdigest()
             url = f"{self._gateway}/api/models/{sha256}.samd"
@@ -87,7 +94,7 @@ class Releaser:
                 continue
             warned = False
             with self._changed:
-                if self._wish is not bundle:
+                if self._wishes.get(task) is not bundle:
                     continue
             manifest = bundle.manifest
             self._announce(
@@ -100,11 +107,11 @@ class Releaser:
                     trained=manifest.trained,
                 )
             )
-            log.info("model %d announced", manifest.version)
+            log.info("model %d for %s announced", manifest.version, task)
             with self._changed:
-                self._announced = manifest.version
-                if self._wish is bundle:
-                    self._wish = None
+                self._announced[task] = manifest.version
+                if self._wishes.get(task) is bundle:
+                    del self._wishes[task]
                 self._changed.notify_all()
 
 

@@ -7,19 +7,22 @@ import os
 import queue
 import resource
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from samd_data.tasks import SEVERITY, task_of
 from samd_protocol import bundle as bundles
 from samd_protocol import topics
 from samd_protocol.broker import Broker
 from samd_protocol.bundle import Bundle
 from samd_protocol.envelope import Sealer
 from samd_protocol.errors import ProtocolError
-from samd_protocol.messages import RunOrder, RunStatus, ServerState, State
+from samd_protocol.messages import RunOrder, RunStatus, Served, ServerState, State
+from samd_protocol.methods import possible
 from samd_protocol.tasks import Update
 from samd_server import __version__, flower
 from samd_server.checkpoint import RunFolder, begun, unfinished, write_atomically
@@ -28,10 +31,13 @@ from samd_server.gate import decide
 from samd_server.grid import MqttGrid
 from samd_server.keras_file import with_weights
 from samd_server.link import Link
-from samd_server.loop import Outcome, RoundLoop
+from samd_server.loop import RoundLoop
 from samd_server.metrics import scores
+from samd_server.outcome import Outcome, described
 from samd_server.registry import Registry
 from samd_server.release import Releaser
+from samd_server.tracking import Tracking, open_trackers
+from samd_server.tracking.jsonl import JsonLines
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +45,22 @@ log = logging.getLogger(__name__)
 class Service:
     """The server program. `serve` returns when `stop` was called from a signal handler or a test."""
 
-    def __init__(self, broker: Broker, gateway: str, data: Path, *, task: str = "severity") -> None:
-        """Raises ServerError and BrokerError for what cannot work: files, addresses, a folder in use."""
+    def __init__(
+        self,
+        broker: Broker,
+        gateway: str,
+        data: Path,
+        *,
+        tasks: Sequence[str] = (SEVERITY,),
+        tracking: Sequence[str] = (),
+    ) -> None:
+        """`tasks` are what it trains and releases; the first is the one that older gateways know of. Raises
+        ServerError and BrokerError for what cannot work: files, addresses, a folder in use."""
         self.data = data
         self._claim = _claim(data)
-        self.registry = Registry(data / "models", task)
-        self.task = task
+        self.registries = {task: Registry(data / "models", task) for task in tasks}
+        self.registry = self.registries[tasks[0]]
+        self._tracking = tuple(tracking)
         self._runs = data / "runs"
         self._orders: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._halts: dict[str, str] = {}
@@ -67,23 +83,24 @@ class Service:
     def serve(self) -> None:
         """Connect, resume what was unfinished, then wait for orders."""
         flower.prepare()
-        in_use = self._in_use()
+        state = self._state("offline")
         self._tell_last_result()
-        self.link.publish_state(self._state("online", in_use))
+        self.link.publish_state(self._state("online"))
         self.releaser.start()
-        self.releaser.release(in_use)
+        for registry in self.registries.values():
+            self.releaser.release(_in_use(registry))
         for folder in unfinished(self._runs):
             log.info("run %s goes on from its checkpoint", folder.run)
             if (halt := folder.halted) is not None:
                 self._halts[folder.run] = halt
             self._orders.put(folder.run)
-        self.link.start(self._state("offline", in_use))
+        self.link.start(state)
         try:
             while (run := self._orders.get()) is not None:
                 self._lead(RunFolder(self._runs, run))
         finally:
             self.releaser.stop()
-            self.link.stop(self._state("offline", self._in_use()))
+            self.link.stop(self._state("offline"))
             os.close(self._claim)
 
     # -- one run --------------------------------------------------------------
@@ -92,12 +109,18 @@ class Service:
         if folder.finished:
             return
         status: dict[str, Any] = {}
+        described: dict[str, Any] = {}
         try:
             order = folder.order()
             if order.spec is None:
                 raise RunFailed("the order holds no description of the run")
             status = {"rounds": order.spec.rounds, "quorum": order.spec.quorum}
-            done = self._known_outcome(folder) or self._train(folder, order)
+            described = {"spec": msgspec.to_builtins(order.spec)}
+            if order.spec.task not in self.registries:
+                trained = " and ".join(map(repr, self.registries))
+                raise RunFailed(f"this server trains {trained}, the run asks for {order.spec.task!r}")
+            registry = self.registries[order.spec.task]
+            done = self._known_outcome(folder, registry) or self._train(folder, order, registry)
             status |= done
         except RunStopped as error:
             if self._ended.is_set():
@@ -112,22 +135,27 @@ class Service:
         finally:
             with self._lock:
                 self._grid = None
-        folder.finish(**status, ended_at=datetime.now(UTC), peak_memory_mb=_peak_memory_mb())
+        folder.finish(**status, **described, ended_at=datetime.now(UTC), peak_memory_mb=_peak_memory_mb())
         self._halts.pop(folder.run, None)
         self.link.publish_run(msgspec.convert({"run": folder.run} | status, RunStatus))
 
-    def _train(self, folder: RunFolder, order: RunOrder) -> dict[str, Any]:
+    def _train(self, folder: RunFolder, order: RunOrder, registry: Registry) -> dict[str, Any]:
         assert order.spec is not None  # noqa: S101 - checked by the caller
-        if order.spec.task != self.task:
-            raise RunFailed(f"this server trains {self.task!r}, the run asks for {order.spec.task!r}")
         point = folder.load()
-        parent = self._in_use() if point is None else self.registry.read(point.parent_version)
+        parent = _in_use(registry) if point is None else registry.read(point.parent_version)
         flower.identify(1 + sum(1 for _ in self._runs.iterdir()))
-        grid = MqttGrid(folder.run, order.devices, self.link.send_task, graph_sha256=parent.graph_sha256)
+        grid = MqttGrid(
+            folder.run,
+            order.devices,
+            self.link.send_task,
+            graph_sha256=parent.graph_sha256,
+            task=registry.task,
+        )
         with self._lock:
             self._grid = grid
             for device in self._offline & set(grid.devices):
                 grid.set_online(device, False)
+        tracking = Tracking(JsonLines(folder), *open_trackers(self._tracking, folder.path))
         loop = RoundLoop(
             order.spec,
             grid,
@@ -135,13 +163,27 @@ class Service:
             parent,
             publish=self.link.publish_run,
             halted=lambda: "stop" if self._ended.is_set() else self._halts.get(folder.run),
+            track=tracking.log,
         )
-        outcome = loop.run()
-        return self._release(folder, order, parent, outcome)
+        tracking.begin(
+            folder.run,
+            {
+                "spec": msgspec.to_builtins(order.spec),
+                "devices": len(order.devices),
+                "parent_version": parent.manifest.version,
+                "graph_sha256": parent.graph_sha256,
+            },
+        )
+        try:
+            outcome = loop.run()
+            return self._release(folder, order, parent, outcome, tracking)
+        finally:
+            tracking.end()
 
     def _release(
-        self, folder: RunFolder, order: RunOrder, parent: Bundle, outcome: Outcome
+        self, folder: RunFolder, order: RunOrder, parent: Bundle, outcome: Outcome, tracking: Tracking
     ) -> dict[str, Any]:
+        registry = self.registries[parent.manifest.task]
         self.link.publish_run(
             RunStatus(
                 run=folder.run,
@@ -152,13 +194,19 @@ class Service:
             )
         )
         released, reason = decide(outcome.candidate, outcome.in_use)
-        metrics = {
-            "complete": msgspec.to_builtins(scores(outcome.candidate.complete)),
-            "masked": msgspec.to_builtins(scores(outcome.candidate.masked)),
-        }
+        metrics = described(outcome.candidate, registry.task)
+        classes = task_of(registry.task).classes
+        if (personal := outcome.personal) is not None:
+            # Of the devices that tried a personal model: what assesses each of them now, and the candidate.
+            metrics["personal"] = {
+                "tried": personal.tried,
+                "adopted": personal.adopted,
+                **msgspec.to_builtins(scores(personal.used, classes)),
+            }
+            metrics["personal_candidate"] = msgspec.to_builtins(scores(personal.candidate, classes))
         manifest = msgspec.structs.replace(
             parent.manifest,
-            version=self.registry.next_version(),
+            version=registry.next_version(),
             parent=parent.manifest.version,
             trained=True,
             hashes={},
@@ -173,19 +221,28 @@ class Service:
         )
         keras = with_weights(parent.keras, manifest.layers, outcome.weights)
         candidate = Bundle(manifest=manifest, graph=parent.graph, weights=outcome.weights, keras=keras)
-        written = self.registry.add(
+        written = registry.add(
             candidate, decision="released" if released else "kept", reason=reason, run=folder.run
         )
-        folder.log(
-            event="candidate", version=manifest.version, released=released, reason=reason, metrics=metrics
+        tracking.log(
+            {
+                "event": "candidate",
+                "round": outcome.rounds,
+                "version": manifest.version,
+                "released": released,
+                "reason": reason,
+                "metrics": metrics,
+            }
         )
         return self._announce(folder, written, released=released, reason=reason)
 
     def _announce(self, folder: RunFolder, bundle: Bundle, *, released: bool, reason: str) -> dict[str, Any]:
         if released:
-            self.link.publish_state(self._state("online", bundle))
+            self.link.publish_state(self._state("online"))
             self.releaser.release(bundle)
-            announced = self.releaser.wait_announced(bundle.manifest.version, 30.0, stop=self._ended.is_set)
+            announced = self.releaser.wait_announced(
+                bundle.manifest.version, 30.0, task=bundle.manifest.task, stop=self._ended.is_set
+            )
             if self._ended.is_set():
                 raise RunStopped("the server was stopped; the model is announced at its next start")
             if not announced:
@@ -206,15 +263,15 @@ class Service:
             "metrics": flat,
         }
 
-    def _known_outcome(self, folder: RunFolder) -> dict[str, Any] | None:
+    def _known_outcome(self, folder: RunFolder, registry: Registry) -> dict[str, Any] | None:
         """A crash between storing the candidate and ending the run must not train it twice."""
-        card = self.registry.of_run(folder.run)
+        card = registry.of_run(folder.run)
         if card is None:
             return None
         released = card.decision == "released"
-        if released and self.registry.released != card.version:
-            self.registry.use(card.version)
-        return self._announce(folder, self.registry.read(card.version), released=released, reason=card.reason)
+        if released and registry.released != card.version:
+            registry.use(card.version)
+        return self._announce(folder, registry.read(card.version), released=released, reason=card.reason)
 
     # -- called by the link's thread ------------------------------------------
 
@@ -287,22 +344,35 @@ class Service:
 
     # -- small things ---------------------------------------------------------
 
-    def _in_use(self) -> Bundle:
-        version = self.registry.released
-        if version is None:
-            raise ServerError(
-                "the model store is empty; give a first model by --model FILE (samd-server export --out FILE)"
-            )
-        return self.registry.read(version)
-
-    def _state(self, status: str, bundle: Bundle) -> ServerState:
+    def _state(self, status: Literal["online", "offline"]) -> ServerState:
+        first, *others = [(task, _in_use(registry)) for task, registry in self.registries.items()]
         return ServerState(
-            status="online" if status == "online" else "offline",
+            status=status,
             version=__version__,
-            model_version=bundle.manifest.version,
-            graph_sha256=bundle.graph_sha256,
-            task=self.task,
+            model_version=first[1].manifest.version,
+            graph_sha256=first[1].graph_sha256,
+            task=first[0],
+            methods=possible(first[1].manifest.layers),
+            others=[
+                Served(
+                    task=task,
+                    model_version=bundle.manifest.version,
+                    graph_sha256=bundle.graph_sha256,
+                    methods=possible(bundle.manifest.layers),
+                )
+                for task, bundle in others
+            ],
         )
+
+
+def _in_use(registry: Registry) -> Bundle:
+    version = registry.released
+    if version is None:
+        raise ServerError(
+            f"the model store for {registry.task} is empty; give a first model by --model FILE "
+            "(samd-server export --out FILE)"
+        )
+    return registry.read(version)
 
 
 def import_model(registry: Registry, path: Path) -> None:

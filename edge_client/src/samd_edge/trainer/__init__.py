@@ -6,6 +6,7 @@ module             what it says
 ``frames``         what agent and trainer say to each other over two pipes
 ``rows``           from the readings of a store to the rows of training and hold-out
 ``learning``       one round: train, or evaluate; pure, the same for both trainers
+``personalising``  the end of a run: the personal model is fitted, examined, used or not
 ``litert``         the trainer of every device: the graph inside the bundle
 ``tensorflow``     the reference: the same maths on the Keras network, needs ``samd-edge[tensorflow]``
 ``worker``         answers frames, one after the other

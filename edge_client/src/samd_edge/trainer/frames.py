@@ -1,8 +1,9 @@
 """What the agent and its trainer say to each other: length-prefixed MessagePack over two pipes.
 
 A frame is 4 bytes of length (big-endian) and one message. The agent writes ``Prepare`` and ``Work``; the
-trainer answers ``Ready`` once, ``Prepared`` to each prepare, and to each task any number of ``Progress``
-and exactly one ``Done``. ``Failed`` answers a frame that is none of these; the trainer goes on.
+trainer answers ``Ready`` once, ``Prepared`` to each prepare, and to each task any number of ``Progress``, an
+``Adopted`` when it left a personal model to be used, and exactly one ``Done``. ``Failed`` answers a frame
+that is none of these; the trainer goes on.
 """
 
 import struct
@@ -27,10 +28,12 @@ class FrameError(Exception):
 
 
 class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag="prepare"):
-    """Agent: read this admission's store and this model's bundle, and have the rows ready."""
+    """Agent: read this admission's store and this model's bundle, and have the rows ready. `in_use` is the
+    bundle that assesses now, which a personal model has to stand up to; empty when there is none."""
 
     bundle: str
     store: str
+    in_use: str = ""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, tag="task"):
@@ -74,6 +77,12 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="update"):
     update: bytes
 
 
+class Adopted(msgspec.Struct, frozen=True, kw_only=True, tag="adopted"):
+    """Trainer: this admission has a new personal model, which passed its examination."""
+
+    run: str
+
+
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
     """Trainer: a frame could not be used, in one sentence."""
 
@@ -81,7 +90,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
 
 
 FromAgent = Prepare | Work
-FromTrainer = Ready | Prepared | Progress | Done | Failed
+FromTrainer = Ready | Prepared | Progress | Adopted | Done | Failed
 
 
 def encode(message: FromAgent | FromTrainer) -> bytes:

@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from samd_data import severity, splits
+from samd_data import deterioration, severity, splits
 from samd_data.carry import Carrier
 from samd_data.features import FeatureSpec
 from samd_data.hourly import hourly
 from samd_data.reading import FIELDS, Reading
+from samd_data.tasks import DETERIORATION, SEVERITY, rows_of, task_of
 
 TRAIN_SHARE: Final = 0.8
 PURGE: Final = timedelta(hours=6)
@@ -22,39 +23,65 @@ PURGE: Final = timedelta(hours=6)
 
 @dataclass(frozen=True)
 class Rows:
-    """``values``: ``float64[N, 7]`` in the order of ``COLUMNS``, NaN = missing; ``labels``: ``int32[N]``."""
+    """``values``: ``float64[N, R]`` as ``features.encode`` reads them (of the signs now ``[N, 7]``, in the
+    order of ``COLUMNS``), NaN = missing; ``labels``: ``int32[N]``, below ``classes``. ``totals``: ``int64[N]``, the
+    low end of each hour's NEWS2; only of a task that is ranked (deterioration)."""
 
     values: NDArray[np.float64]
     labels: NDArray[np.int32]
+    classes: int = len(severity.CLASSES)
+    totals: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def counts(self) -> list[int]:
         """How many rows each class has."""
-        found: list[int] = np.bincount(self.labels, minlength=len(severity.CLASSES)).tolist()
+        found: list[int] = np.bincount(self.labels, minlength=self.classes).tolist()
         return found
+
+    def take(self, rows: NDArray[np.int64]) -> "Rows":
+        """Some of them."""
+        totals = None if self.totals is None else self.totals[rows]
+        return Rows(self.values[rows], self.labels[rows], self.classes, totals)
 
 
 @dataclass(frozen=True)
 class Admission:
-    """The labelled hours of one admission, cut by time."""
+    """The labelled hours of one admission, cut by time; ``hours`` counts those without a label, too."""
 
     train: Rows
     holdout: Rows
+    hours: int = 0
+
+    def absence(self, rows: Rows) -> str | None:
+        """Why there is nothing to do on these of its rows; None when there is something."""
+        if len(rows):
+            return None
+        if not self.hours:
+            return "no data"
+        if not len(self.train) and not len(self.holdout):
+            return f"no labels yet: none of {self.hours} recorded hours can be labelled"
+        return f"no data: {self.hours} recorded hours leave none on this side of the cut"
 
 
-def build(readings: Iterable[Reading], spec: FeatureSpec) -> Admission:
-    """Hourly rows with their severity by ``spec.labels``; 80 % to train, then six hours purged each side.
+def build(readings: Iterable[Reading], spec: FeatureSpec, task: str = SEVERITY) -> Admission:
+    """Hourly rows with their labels by ``spec.labels``; 80 % to train, then six hours purged each side.
 
-    ``readings`` in order of time. Hours that cannot be labelled (an input is missing) are left out.
+    ``readings`` in order of time. Hours that cannot be labelled are left out: an input is missing, or, of
+    deterioration, what came later was not measured, or has not come yet. Raises ``ValueError`` for an unknown
+    task.
     """
+    asked = task_of(task)
     table = hourly(thin(readings))
-    classes = severity.labels(table.values, spec.labels)
-    known = classes >= 0
-    values, labels, hours = table.values[known], classes[known].astype(np.int32), table.hours[known]
-    train, holdout = splits.by_time(hours, TRAIN_SHARE, PURGE)
-    return Admission(Rows(values[train], labels[train]), Rows(values[holdout], labels[holdout]))
+    labels = asked.labels(table, spec.labels)
+    known = np.flatnonzero(labels >= 0).astype(np.int64)
+    totals = None
+    if task == DETERIORATION:
+        totals, _ = deterioration.low_totals(table.values, spec.labels)
+    rows = Rows(rows_of(table, spec), labels.astype(np.int32), len(asked.classes), totals).take(known)
+    train, holdout = splits.by_time(table.hours[known], TRAIN_SHARE, PURGE)
+    return Admission(rows.take(train), rows.take(holdout), len(table.hours))
 
 
 def thin(readings: Iterable[Reading]) -> Iterator[Reading]:

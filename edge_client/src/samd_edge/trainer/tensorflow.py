@@ -123,7 +123,7 @@ class TensorflowTrainer:
         return new, total / max(int((order >= 0).sum()), 1)
 
     def evaluate(self, features: Floats, labels: Ints, weights: Floats) -> tuple[float, NDArray[np.int64]]:
-        """The mean loss, and counts ``int64[4, 4]`` as ``[true][predicted]``."""
+        """The mean loss, and counts ``int64[C, C]`` as ``[true][predicted]``."""
         self._check(weights)
         self._put(self._tf.constant(weights, self._tf.float32))
         loss, logits = self._loss(
@@ -132,6 +132,13 @@ class TensorflowTrainer:
         confusion = np.zeros((self._classes, self._classes), dtype=np.int64)
         np.add.at(confusion, (labels, logits.numpy().argmax(axis=1)), 1)
         return float(loss), confusion
+
+    def infer(self, features: Floats, weights: Floats) -> Floats:
+        """Class probabilities ``float32[N, C]``."""
+        self._check(weights)
+        self._put(self._tf.constant(weights, self._tf.float32))
+        logits = self._model(features.astype(np.float32), training=False)
+        return np.asarray(self._tf.nn.softmax(logits).numpy(), dtype=np.float32)
 
     def _check(self, *vectors: Floats) -> None:
         for vector in vectors:

@@ -2,23 +2,27 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from samd_data.features import FeatureSpec
 from samd_edge.database import StoreError
-from samd_edge.runtime import GraphError, RuntimeUnavailable
+from samd_edge.personalisation import Method, by_name
+from samd_edge.runtime import Floats, GraphError, RuntimeUnavailable
 from samd_edge.store import read_readings
 from samd_edge.trainer import frames
-from samd_edge.trainer.learning import Diverged, Place, evaluate_round, train_round
+from samd_edge.trainer.learning import Diverged, Place, evaluate_round, personal_round
+from samd_edge.trainer.personalising import Personaliser, Standing
 from samd_edge.trainer.rows import Admission, build
 from samd_protocol import bundle as bundles
 from samd_protocol.errors import BundleError, MessageError
-from samd_protocol.tasks import Task, Update, Vector, decode_task
+from samd_protocol.methods import PERSONAL
+from samd_protocol.tasks import PersonalReport, Task, Update, Vector, decode_task
 from samd_protocol.tasks import encode as encode_update
 
 _log = logging.getLogger(__name__)
@@ -37,6 +41,8 @@ class _Prepared:
     spec: FeatureSpec
     trainer: Any  # learning.Trainer
     admission: Admission
+    layers: Sequence[bundles.Layer]
+    personaliser: Personaliser
 
 
 class Worker:
@@ -82,7 +88,8 @@ class Worker:
             if bundle.manifest.features.size != spec.size:
                 raise ValueError(f"the model reads {bundle.manifest.features.size} features, not {spec.size}")
             trainer = self._load(bundle)
-            admission = build(read_readings(Path(message.store)), spec)
+            admission = build(read_readings(Path(message.store)), spec, bundle.manifest.task)
+            in_use, in_use_error = self._in_use(message.in_use, bundle, spec, trainer)
         except (BundleError, StoreError, GraphError, RuntimeUnavailable, ValueError, MemoryError) as error:
             text = str(error) or "out of memory: raise the trainer's ceiling"
             _log.error("nothing prepared: %s", text)
@@ -94,6 +101,17 @@ class Worker:
             spec=spec,
             trainer=trainer,
             admission=admission,
+            layers=bundle.manifest.layers,
+            personaliser=Personaliser(
+                folder=Path(message.store).parent,
+                task=bundle.manifest.task,
+                graph_sha256=bundle.graph_sha256,
+                standing=Standing(trainer, spec, bundle.weights),
+                batch_size=bundle.manifest.batch_size,
+                admission=admission,
+                in_use=in_use,
+                in_use_error=in_use_error,
+            ),
         )
         return frames.Prepared(
             graph_sha256=bundle.graph_sha256,
@@ -101,6 +119,24 @@ class Worker:
             holdout=admission.holdout.counts(),
             seconds=self._monotonic() - began,
         )
+
+    def _in_use(
+        self, path: str, bundle: bundles.Bundle, spec: FeatureSpec, trainer: Any
+    ) -> tuple[Standing | None, str | None]:
+        """The model that assesses now, or why a personal one cannot be compared with it."""
+        if not path:
+            return None, None
+        try:
+            other = bundles.read(Path(path))
+            features = other.manifest.features
+            other_spec = FeatureSpec(name=features.name, labels=features.labels)
+            if (other.manifest.task, features.labels) != (bundle.manifest.task, spec.labels):
+                return None, "it answers another question"
+            if other.graph_sha256 != bundle.graph_sha256:
+                trainer = self._load(other)
+        except (BundleError, GraphError, RuntimeUnavailable, ValueError) as error:
+            return None, str(error)
+        return Standing(trainer, other_spec, other.weights), None
 
     def _work(self, payload: bytes) -> None:
         try:
@@ -119,7 +155,7 @@ class Worker:
         began, started_at = self._monotonic(), self._wall()
         try:
             update = self._do(task)
-        except (GraphError, Diverged, ValueError, MemoryError) as error:
+        except (GraphError, Diverged, ValueError, MemoryError, OSError) as error:
             text = str(error) or "out of memory: raise the trainer's ceiling"
             _log.error("round %d: %s", task.round, text)
             update = _answer(task, error=text)
@@ -133,8 +169,9 @@ class Worker:
         if task.graph_sha256 != ready.graph_sha256:
             return _answer(task, error="another graph: the task is for a model that is not the prepared one")
         rows = ready.admission.train if task.split == "train" else ready.admission.holdout
-        if not len(rows):
-            return _answer(task, error="no data")
+        absence = ready.admission.absence(rows)
+        if absence is not None:
+            return _answer(task, error=absence)
         weights = task.weights.array()
         if len(weights) != ready.size:
             return _answer(
@@ -142,6 +179,7 @@ class Worker:
             )
         if not np.isfinite(weights).all():
             return _answer(task, error="the task's weights are not finite")
+        method = by_name(task.settings.method, ready.layers)
         place = Place(task.settings.seed, task.round, task.device)
         epochs = task.settings.epochs if task.kind == "train" else 1
         progress = self._progress(task, epochs)
@@ -150,18 +188,50 @@ class Worker:
             report = evaluate_round(
                 ready.trainer, rows, ready.spec, weights=weights, settings=task.settings, place=place
             )
-            return _answer(task, num_examples=len(rows), report=report, loss=report.loss)
-        trained, loss = train_round(
+            if task.personalise and method.name in PERSONAL:
+                report = msgspec.structs.replace(report, personal=self._personalise(method, task, weights))
+            return _answer(
+                task,
+                num_examples=len(rows),
+                label_counts=rows.counts(),
+                report=report,
+                loss=report.loss,
+            )
+        before = ready.personaliser.state(method, task, weights)
+        update, after, metrics = personal_round(
+            method,
             ready.trainer,
             rows,
             ready.spec,
+            state=before,
             weights=weights,
             settings=task.settings,
             place=place,
             batch_size=ready.batch_size,
             on_epoch=progress,
         )
-        return _answer(task, num_examples=len(rows), weights=Vector.of(trained), loss=loss)
+        if method.name in PERSONAL:
+            ready.personaliser.keep(method, task, before, after)
+        return _answer(
+            task,
+            num_examples=len(rows),
+            label_counts=rows.counts(),
+            weights=Vector.of(update),
+            loss=metrics["loss"],
+            metrics={key: value for key, value in metrics.items() if key != "loss"},
+        )
+
+    def _personalise(self, method: Method, task: Task, weights: Floats) -> PersonalReport:
+        """Fit and examine; whatever goes wrong, the global model goes on and the report is sent."""
+        ready = self._prepared
+        assert ready is not None  # noqa: S101 - checked by the caller
+        try:
+            report = ready.personaliser.finish(method, task, weights)
+        except (GraphError, Diverged, ValueError, OSError) as error:
+            return PersonalReport(adopted=False, reason=str(error))
+        if report.adopted:
+            self._say(frames.Adopted(run=task.run))
+        return report
 
     def _progress(self, task: Task, epochs: int) -> Callable[[int], None]:
         last = -PROGRESS_S

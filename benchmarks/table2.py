@@ -1,0 +1,11 @@
+"""Deterioration within six hours: federated beside centralised, NEWS2, and models of each patient's own.
+
+    python benchmarks/table2.py [--seeds 5] [--out FILE]
+
+Goes on where it was interrupted (units are kept in `.samd/bench`). Prints JSON.
+"""
+
+from models.program import main
+
+if __name__ == "__main__":
+    main(__doc__, "worsening", "known")
