@@ -24,6 +24,7 @@ PARTS = {
     "assessment": "one assessment by rule and model; memory of agent and trainer",
     "gateway_ingest": "durable messages a second beside a consumer that stores nothing",
     "agent_store": "reading to assessment in the store, and what an alert's sync adds",
+    "forecast": "what asking about deterioration costs the reading path: slices of an hour, of a restart",
     "system": "trigger to first step, round overhead, a whole run of ten devices",
     "table1": "severity: local, centralised, federated, strategies, models of each patient's own",
     "table2": "deterioration: beside NEWS2 and scikit-learn, then personal models on known patients",
