@@ -26,6 +26,7 @@ PARTS = {
     "agent_store": "reading to assessment in the store, and what an alert's sync adds",
     "live": "a live agent: start to first assessment, readings a second, memory by source",
     "hl7_source": "HL7 messages a second to committed assessments, beside a bare server",
+    "forecast": "what asking about deterioration costs the reading path: slices of an hour, of a restart",
     "system": "trigger to first step, round overhead, a whole run of ten devices",
     "table1": "severity: local, centralised, federated, strategies, models of each patient's own",
     "table2": "deterioration: beside NEWS2 and scikit-learn, then personal models on known patients",

@@ -19,18 +19,21 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("server/src/samd_server", "data/src/samd_data", "protocol/src/samd_protocol")
 
 
-def untrained(labels: str = "five", cache: Path | None = None) -> Path:
-    """The file for a label setting (`five` or `all`), built if need be; raises StackError if it cannot be."""
+def untrained(labels: str = "five", cache: Path | None = None, *, task: str = "severity") -> Path:
+    """The file for a label setting (`five` or `all`) and a task, built if need be; raises StackError if it
+    cannot be."""
     folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "samd"
-    path = folder / f"untrained-{labels}-{_digest()}.samd"
+    kind = labels if task == "severity" else f"{task}-{labels}"
+    path = folder / f"untrained-{kind}-{_digest()}.samd"
     try:
         bundles.read(path)
     except BundleError:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / "model.samd"
+            command = [sys.executable, "-m", "samd_server", "export", "--task", task, "--labels", labels]
             done = subprocess.run(
-                [sys.executable, "-m", "samd_server", "export", "--labels", labels, "--out", str(made)],
+                [*command, "--out", str(made)],
                 check=False,
                 capture_output=True,
                 text=True,

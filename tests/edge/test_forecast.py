@@ -166,6 +166,35 @@ def test_the_past_is_read_in_slices(store: AdmissionStore, model: Model) -> None
     assert max(sizes) <= SLICE_HOURS + 1
 
 
+def test_of_the_next_hour_only_what_is_new_is_read(
+    store: AdmissionStore, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add_history(reading(hour / 10) for hour in range(200))
+    forecaster = Forecaster(store, model=model)
+    asked(forecaster, START + timedelta(hours=20))
+    store.add_history(reading(20 + hour / 100) for hour in range(150))
+    read: list[Reading] = []
+    page = store.page
+
+    def counted(*arguments: Any) -> Any:
+        found = page(*arguments)
+        read.extend(found[0])
+        return found
+
+    monkeypatch.setattr(store, "page", counted)
+    found = asked(forecaster, START + timedelta(hours=21))
+    # what came after the last full hour, once each: 20 h 40 min to 21 h 40 min of the stay
+    hour = full_hour(START + timedelta(hours=21))
+    assert [one.observed_at for one in read] == sorted(one.observed_at for one in read)
+    assert min(one.observed_at for one in read) >= hour - timedelta(hours=1)
+    assert len(read) == sum(
+        hour - timedelta(hours=1) <= reading(number / 10).observed_at for number in range(200)
+    ) + sum(reading(20 + number / 100).observed_at < hour for number in range(150))
+    monkeypatch.undo()
+    again = asked(Forecaster(store, model=model), START + timedelta(hours=21))
+    assert found.probability == pytest.approx(again.probability, abs=1e-6)
+
+
 @pytest.mark.parametrize("struck", [True, False])
 def test_a_late_reading_and_a_correction_change_the_past(
     make_store: Callable[[], AdmissionStore], model: Model, struck: bool

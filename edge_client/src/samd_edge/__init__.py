@@ -6,6 +6,7 @@ module                                what it is
 ``agent``                             one device: the steps from start to end, in one loop
 ``admission``                         one patient: reading, assessment, store, alert, outbox
 ``assessment``, ``runtime``           rule and model side by side; the one place that picks an interpreter
+``forecast``, ``forecaster``          deterioration: from hours to an answer; asked at each full hour
 ``alerts``                            when an alert is raised, escalated, cleared (a pure function)
 ``sources``, ``clock``                where readings come from, and whose time they are in
 ``store``, ``device_db``, ``database``  a SQLite file for each admission, one for the device; opening them

@@ -117,8 +117,7 @@ class Forecaster:
         """Read a little further; the answer once everything before ``target`` was read."""
         if self._read is not None and self._past.changed_since(self._read, self._before):
             self._forget()
-        if self._read is None:
-            self._read = self._past.newest_rows()
+        self._read = self._past.newest_rows()
         if not self._page:
             found, self._mark = self._past.page(self._mark, target, PAGE)
             self._page.extend(found)
@@ -128,7 +127,7 @@ class Forecaster:
             return None
         self._hours.reach(target)
         self._hours.ask(model)
-        self._read, self._before = self._past.newest_rows(), micros(target)
+        self._before = micros(target)
         hour = self._hours.before(target)
         reason = why_not(hour, model)
         if hour is None or reason is not None:
