@@ -15,7 +15,7 @@ from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_edge.admission import Record
 from samd_edge.clock import AHEAD, Clock, WallClock
-from samd_edge.intake import ahead
+from samd_edge.intake import Intake, ahead
 from samd_edge.sources import SourceError, parse
 from samd_edge.sources.listening import ListenerSettings, Listening, listen_at
 from samd_edge.sources.several import Sources, open_sources
@@ -268,6 +268,23 @@ def test_a_published_recording_carries_its_consent_and_an_invented_patient_none(
     agent = run_agent(broker.url, source=f"replay:{file}").ready()
     assert peer.wait(device, "config").data.consent_to_training is True
     agent.stop()
+
+
+def test_a_sender_writes_nothing_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    intake = Intake(together(Hand()), lambda: None)
+    for file, row, column in (
+        ("fhir:8080 Observation.x\nERROR Jane Doe 4711", 0, "heart_rate"),
+        ("monitors.csv", 7, "Jane Doe 4711"),
+        ("monitors.csv", 8, "Jane Doe 4712"),
+        ("hl7:2575 OBX 3", 0, ""),
+    ):
+        intake.reject(Rejection(file, row, column, "61.5", "61.5 is not plausible", "measure again"))
+    said = "was rejected as implausible or unreadable; further ones are counted"
+    assert caplog.messages == [
+        f"fhir:8080: a value in 'heart_rate' {said}",
+        f"monitors.csv: a value in 'row' {said}",
+    ]
+    assert intake.rejected == {"heart_rate": 1, "row": 3}, "nor does it fill the memory with names of columns"
 
 
 def test_what_a_sensor_measures_whose_clock_is_a_little_ahead_is_not_missing_in_between() -> None:
