@@ -96,13 +96,16 @@ def test_one_that_fails_leaves_the_others_going() -> None:
     assert [(one.ended, one.error) for one in status] == [(True, "OSError: no adapter"), (True, None)]
 
 
-def test_the_failure_of_the_only_source_is_raised() -> None:
+def test_the_failure_of_the_only_source_is_raised_and_shown() -> None:
+    sources = together(Hand(beat(60), OSError("gone")))
+
     async def run() -> None:
-        async for _ in together(Hand(OSError("gone"))):
+        async for _ in sources:
             pass
 
     with pytest.raises(OSError, match="gone"):
         asyncio.run(run())
+    assert [(one.readings, one.ended, one.error) for one in sources.status] == [(1, True, "OSError: gone")]
 
 
 def test_a_source_with_a_time_of_its_own_stands_alone(tmp_path: Path) -> None:
