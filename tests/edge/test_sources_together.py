@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -139,6 +140,26 @@ def test_the_first_identifier_is_the_patient_until_the_next_admission() -> None:
     again = PatientGuard()
     again.admit(key="a", bound=remembered[0])
     assert (again.refusal("4711 ^ X"), again.refusal("4712")) == (None, WRONG_PATIENT), "over a restart"
+
+
+def test_a_patient_who_cannot_be_stored_is_known_all_the_same_and_stored_later() -> None:
+    guard, remembered = PatientGuard(), []
+    full = [sqlite3.OperationalError("database or disk is full")] * 2
+
+    def remember(found: str) -> None:
+        if full:
+            raise full.pop()
+        remembered.append(found)
+
+    guard.admit(key="a", remember=remember)
+    assert [guard.refusal("4711"), guard.refusal("4712"), guard.refusal("4711")] == [
+        None,
+        WRONG_PATIENT,
+        None,
+    ]
+    assert remembered == []
+    assert [guard.refusal("4711"), guard.refusal("4711")] == [None, None]
+    assert len(remembered) == 1
 
 
 # -- listeners ---------------------------------------------------------------------------------------------
