@@ -365,6 +365,7 @@ PAST = st.lists(
     ),
     min_size=1,
     max_size=12,
+    unique_by=lambda said: said[0],
 )
 
 
