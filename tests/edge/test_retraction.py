@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
+from samd_edge import orders
 from samd_edge.admission import Admission, Record
 from samd_edge.alerts import Policy
 from samd_edge.anew import take_again
 from samd_edge.artefacts import ArtefactPolicy
 from samd_edge.assessment import Assessor, Judgement
 from samd_edge.clock import WallClock
+from samd_edge.commands import CommandFailed
 from samd_edge.infer_command import Run
 from samd_edge.retraction import BY_HAND, Retraction, Withdrawn, retraction_of
 from samd_edge.store import AdmissionStore, read_readings
 from samd_protocol import envelope
-from samd_protocol.messages import Alert
+from samd_protocol.messages import Alert, Correction, ObservationAdd
 from samd_scripts.fuzzing.bedside import Bedside
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -135,6 +137,7 @@ class Bed:
         bedside.do(lambda: bedside.agent.close_admission(keep=False))
         bedside.do(lambda: bedside.agent.open_admission(Record(id=admission)))
         self._bedside = bedside
+        self.agent = bedside.agent
         self.now = bedside.agent.source.clock.now()
         self.give(600, heart_rate=80.0, respiratory_rate=16.0, spo2=97.0, systolic_bp=120.0, temperature=37.0)
 
@@ -321,6 +324,17 @@ def test_a_person_may_correct_a_correction_back(bed: Bed) -> None:
     assert kept == [None, None, 80.0, None]
 
 
+def test_a_correction_that_cannot_be_stored_says_so(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(bed.admission.store, "strike", full)
+    wrong = ObservationAdd(by="N. Kim", correction=Correction(field="heart_rate", reason="typed wrong"))
+    with pytest.raises(CommandFailed, match=r"^the store cannot be written .*; check the disk$"):
+        orders.execute(bed.agent, wrong)
+    assert bed.judged.snapshot.heart_rate == 80.0
+
+
 # -- in infer ----------------------------------------------------------------------------------------------
 
 
@@ -351,6 +365,7 @@ PAST = st.lists(
     ),
     min_size=1,
     max_size=12,
+    unique_by=lambda said: said[0],
 )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_edge.admission import Record
 from samd_edge.clock import AHEAD, Clock, WallClock
-from samd_edge.intake import ahead
+from samd_edge.intake import Intake, ahead
 from samd_edge.sources import SourceError, parse
 from samd_edge.sources.listening import ListenerSettings, Listening, listen_at
 from samd_edge.sources.several import Sources, open_sources
@@ -96,13 +97,16 @@ def test_one_that_fails_leaves_the_others_going() -> None:
     assert [(one.ended, one.error) for one in status] == [(True, "OSError: no adapter"), (True, None)]
 
 
-def test_the_failure_of_the_only_source_is_raised() -> None:
+def test_the_failure_of_the_only_source_is_raised_and_shown() -> None:
+    sources = together(Hand(beat(60), OSError("gone")))
+
     async def run() -> None:
-        async for _ in together(Hand(OSError("gone"))):
+        async for _ in sources:
             pass
 
     with pytest.raises(OSError, match="gone"):
         asyncio.run(run())
+    assert [(one.readings, one.ended, one.error) for one in sources.status] == [(1, True, "OSError: gone")]
 
 
 def test_a_source_with_a_time_of_its_own_stands_alone(tmp_path: Path) -> None:
@@ -136,6 +140,26 @@ def test_the_first_identifier_is_the_patient_until_the_next_admission() -> None:
     again = PatientGuard()
     again.admit(key="a", bound=remembered[0])
     assert (again.refusal("4711 ^ X"), again.refusal("4712")) == (None, WRONG_PATIENT), "over a restart"
+
+
+def test_a_patient_who_cannot_be_stored_is_known_all_the_same_and_stored_later() -> None:
+    guard, remembered = PatientGuard(), []
+    full = [sqlite3.OperationalError("database or disk is full")] * 2
+
+    def remember(found: str) -> None:
+        if full:
+            raise full.pop()
+        remembered.append(found)
+
+    guard.admit(key="a", remember=remember)
+    assert [guard.refusal("4711"), guard.refusal("4712"), guard.refusal("4711")] == [
+        None,
+        WRONG_PATIENT,
+        None,
+    ]
+    assert remembered == []
+    assert [guard.refusal("4711"), guard.refusal("4711")] == [None, None]
+    assert len(remembered) == 1
 
 
 # -- listeners ---------------------------------------------------------------------------------------------
@@ -268,6 +292,23 @@ def test_a_published_recording_carries_its_consent_and_an_invented_patient_none(
     agent = run_agent(broker.url, source=f"replay:{file}").ready()
     assert peer.wait(device, "config").data.consent_to_training is True
     agent.stop()
+
+
+def test_a_sender_writes_nothing_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    intake = Intake(together(Hand()), lambda: None)
+    for file, row, column in (
+        ("fhir:8080 Observation.x\nERROR Jane Doe 4711", 0, "heart_rate"),
+        ("monitors.csv", 7, "Jane Doe 4711"),
+        ("monitors.csv", 8, "Jane Doe 4712"),
+        ("hl7:2575 OBX 3", 0, ""),
+    ):
+        intake.reject(Rejection(file, row, column, "61.5", "61.5 is not plausible", "measure again"))
+    said = "was rejected as implausible or unreadable; further ones are counted"
+    assert caplog.messages == [
+        f"fhir:8080: a value in 'heart_rate' {said}",
+        f"monitors.csv: a value in 'row' {said}",
+    ]
+    assert intake.rejected == {"heart_rate": 1, "row": 3}, "nor does it fill the memory with names of columns"
 
 
 def test_what_a_sensor_measures_whose_clock_is_a_little_ahead_is_not_missing_in_between() -> None:

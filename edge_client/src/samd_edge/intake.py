@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from samd_data.plausibility import Rejection, check_time
-from samd_data.reading import Reading
+from samd_data.plausibility import Rejection, check_time, printable
+from samd_data.reading import FIELDS, Reading
 from samd_edge.admission import Admission
 from samd_edge.clock import AHEAD, Clock
 from samd_edge.retraction import Retraction
@@ -18,6 +18,7 @@ from samd_edge.sources.several import Sources
 
 log = logging.getLogger(__name__)
 
+_COLUMNS: Final = (*FIELDS, "observed_at")
 _NOBODY: Final = "a reading came while no patient is admitted: it belongs to nobody"
 
 
@@ -71,10 +72,12 @@ class Intake:
                 self.reject(reason)
 
     def reject(self, rejection: Rejection) -> None:
-        """Count by column; the values themselves are vital signs and stay out of the log."""
-        place = Path(rejection.file).name or "source"
-        column = rejection.column or "row"
-        self._count(column, f"{place}: a value in {column!r} was rejected as implausible or unreadable")
+        """Count by column. Values are vital signs and stay out of the log, and so does what else a sender may
+        write as it likes: the names of its columns, the place within its message."""
+        place = Path(rejection.file).name
+        source = printable(place if rejection.row else place.partition(" ")[0]) or "source"
+        column = rejection.column if rejection.column in _COLUMNS else "row"
+        self._count(column, f"{source}: a value in {column!r} was rejected as implausible or unreadable")
         admission = self._admission()
         if admission is not None:
             admission.reject(rejection)

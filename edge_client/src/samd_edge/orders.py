@@ -1,5 +1,6 @@
 """What each command does on this device: one function for each, and the reasons for which it is refused."""
 
+import sqlite3
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +57,8 @@ def execute(agent: "Agent", body: CommandBody) -> Answer:
                 return report(agent)
     except (StoreError, OSError) as error:
         raise CommandFailed(str(error)) from error
+    except sqlite3.Error as error:
+        raise CommandFailed(f"the store cannot be written ({error}); check the disk") from error
 
 
 def training_start(agent: "Agent", body: TrainingStart) -> Answer:

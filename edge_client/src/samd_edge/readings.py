@@ -84,11 +84,16 @@ def said(connection: sqlite3.Connection, at: datetime) -> Iterator[tuple[int, Re
         yield row, _decoder.decode(body)
 
 
-def select(connection: sqlite3.Connection, since: datetime | None, *, screened: bool) -> Iterator[Kept]:
-    """The readings from `since` on, in order of time, without what was struck; `screened`: nor artefacts."""
-    gone = struck(connection)
+def select(
+    connection: sqlite3.Connection, since: datetime | None, gone: Struck, *, screened: bool
+) -> Iterator[Kept]:
+    """The readings from `since` on, in order of time, without what was struck (`gone`, and what a person
+    entered and struck again); `screened`: nor artefacts."""
     hidden: dict[int, set[str]] = {}
-    query = "SELECT reading, field FROM corrections WHERE field IS NOT NULL"
+    query = (
+        "SELECT corrections.reading, field FROM corrections JOIN observations "
+        "ON observations.reading = corrections.reading WHERE field IS NOT NULL"
+    )
     if screened and _has_artefacts(connection):
         query += " UNION ALL SELECT reading, field FROM artefacts WHERE reading IS NOT NULL"
     for row, field in connection.execute(query):
@@ -170,10 +175,9 @@ def newest_rows(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def find_value(
-    connection: sqlite3.Connection, field: str, at: datetime | None, *, tolerance: timedelta
+    connection: sqlite3.Connection, field: str, at: datetime | None, gone: Struck, *, tolerance: timedelta
 ) -> Kept | None:
     """The reading that holds a value of `field` measured at `at` (None: the newest), not yet struck."""
-    gone = struck(connection)
     rows = connection.execute(
         "SELECT id, body, origin FROM readings WHERE struck = 0 AND id NOT IN "
         "(SELECT reading FROM corrections WHERE field = ?) ORDER BY observed_at DESC, id DESC LIMIT ?",

@@ -267,7 +267,7 @@ class AdmissionStore:
         self, field: str, at: datetime | None, tolerance: timedelta = timedelta(seconds=1)
     ) -> Kept | None:
         """The reading with the value of `field` that was measured at `at`, or the newest value."""
-        return readings.find_value(self._connection, field, at, tolerance=tolerance)
+        return readings.find_value(self._connection, field, at, self._struck, tolerance=tolerance)
 
     def as_corrected(self, reading: Reading) -> Reading | None:
         """A reading that comes (again), without what was struck from it; None when all of it was."""
@@ -278,7 +278,7 @@ class AdmissionStore:
 
     def recent(self, since: datetime) -> Iterator[Kept]:
         """The readings from `since` on, in order of time, artefacts too, without what was struck out."""
-        return readings.select(self._connection, since, screened=False)
+        return readings.select(self._connection, since, self._struck, screened=False)
 
     def flagged(self, since: datetime) -> dict[int, set[str]]:
         """By the row of a reading: its fields that were flagged as artefacts, from `since` on."""
@@ -424,7 +424,8 @@ def read_readings(path: Path | str, *, patience_s: float = 5.0) -> Iterator[Read
         with contextlib.closing(
             sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=patience_s)
         ) as connection:
-            for kept in readings.select(connection, None, screened=True):
+            struck = readings.struck(connection)
+            for kept in readings.select(connection, None, struck, screened=True):
                 yield kept.reading
     except sqlite3.Error as error:
         what = "is damaged" if is_damage(error) else "cannot be read"

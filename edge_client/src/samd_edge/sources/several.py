@@ -48,10 +48,16 @@ class Sources:
 
     async def __aiter__(self) -> AsyncIterator[Item]:
         if len(self._sources) == 1:
-            async for item in self._sources[0]:
-                self._count(self.status[0], item)
-                yield item
-            self.status[0].ended = True
+            only = self.status[0]
+            try:
+                async for item in self._sources[0]:
+                    self._count(only, item)
+                    yield item
+            except Exception as error:
+                only.error = f"{type(error).__name__}: {error}"
+                raise
+            finally:
+                only.ended = True
             return
         arrived: asyncio.Queue[tuple[Item, asyncio.Event] | None] = asyncio.Queue()
         pumps = [

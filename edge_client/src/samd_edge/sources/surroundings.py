@@ -1,7 +1,9 @@
 """What a source may know of the device that it is opened on, and the one patient whom it belongs to."""
 
 import hashlib
+import logging
 import secrets
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +12,8 @@ from typing import Final
 
 from samd_edge.clock import wall_now
 from samd_protocol.broker import Broker
+
+log = logging.getLogger(__name__)
 
 WRONG_PATIENT: Final = (
     "another patient than the one this device belongs to; check the channel, or discharge and admit first"
@@ -21,12 +25,14 @@ class PatientGuard:
     """A device belongs to one patient: the first identifier that its channels name, until the next admission.
 
     Identifiers are record numbers, so only a keyed hash of the first is remembered, never the text itself.
-    ``bound`` is that hash of an admission that goes on; ``remember`` is called with it once it is known.
+    ``bound`` is that hash of an admission that goes on; ``remember`` is called with it once it is known, and
+    again with the next message while it fails: a disk that is full must not end a source.
     """
 
     def __init__(self) -> None:
         self._key = b""
         self._bound: str | None = None
+        self._remembered = True
         self._remember: Callable[[str], None] = lambda _hash: None
         self.admitted = True
         self.admit(key=secrets.token_hex(16))
@@ -37,6 +43,7 @@ class PatientGuard:
         """A patient is admitted: whoever is named first from now on is this patient."""
         self._key = key.encode()
         self._bound = bound
+        self._remembered = True
         self._remember = remember
         self.admitted = True
 
@@ -54,10 +61,26 @@ class PatientGuard:
         found = hashlib.blake2b(
             " ".join(identifier.split()).encode(), key=self._key[:64], digest_size=16
         ).hexdigest()
-        if self._bound is None:
+        first = self._bound is None
+        if first:
             self._bound = found
+            self._remembered = False
+        if found != self._bound:
+            return WRONG_PATIENT
+        if not self._remembered:
+            self._keep(found, tell=first)
+        return None
+
+    def _keep(self, found: str, *, tell: bool) -> None:
+        try:
             self._remember(found)
-        return None if found == self._bound else WRONG_PATIENT
+        except sqlite3.Error as error:
+            if tell:
+                log.error(
+                    "whose device this is cannot be stored (%s); it is known until the next start", error
+                )
+        else:
+            self._remembered = True
 
 
 @dataclass(frozen=True, slots=True)
