@@ -18,7 +18,7 @@ from samd_edge.admission import Record
 from samd_edge.clock import AHEAD, Clock, WallClock
 from samd_edge.intake import Intake, ahead
 from samd_edge.sources import SourceError, parse
-from samd_edge.sources.listening import ListenerSettings, Listening, listen_at
+from samd_edge.sources.listening import ListenerSettings, Listening, Refusals, listen_at
 from samd_edge.sources.several import Sources, open_sources
 from samd_edge.sources.surroundings import NO_PATIENT, WRONG_PATIENT, PatientGuard, Surroundings
 from samd_scripts.fuzzing.bedside import Bedside
@@ -208,6 +208,15 @@ def test_who_may_connect() -> None:
     )
     assert "an unknown peer" in str(listening.refusal(None))
     assert Listening("127.0.0.1", 1, None, ()).refusal(("127.0.0.1", 9)) is None
+
+
+def test_whoever_tries_for_hours_does_not_fill_the_card(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = Refusals("hl7:2575")
+    for _ in range(5000):
+        refusals.tell("10.1.3.3 is not on the list of those who may connect (allow)")
+    assert [message.split(" was refused")[0] for message in caplog.messages] == [
+        f"hl7:2575: connection {count}" for count in (1, 10, 100, 1000)
+    ]
 
 
 # -- settings ----------------------------------------------------------------------------------------------

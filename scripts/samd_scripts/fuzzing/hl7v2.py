@@ -152,7 +152,8 @@ def _claims(text: str, *, whatever_status: bool = False) -> Iterator[Claim]:
         sound = parts(fields[11])[0].upper() in _SOUND and not flags & _DOUBTFUL
         if at is None or not (sound or whatever_status):
             continue
-        if parts(fields[2])[0].upper() not in _TYPES or repetition in fields[5]:
+        usable = parts(fields[2])[0].upper() in _TYPES and repetition not in fields[5]
+        if not (usable or whatever_status):
             continue
         codes, unit = parts(fields[3]), parts(fields[6])
         value = [_plain(part) for part in fields[5].split(component)]

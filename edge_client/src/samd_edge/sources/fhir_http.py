@@ -22,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from samd_edge.sources import fhir_json
 from samd_edge.sources.fhir_answers import failure
-from samd_edge.sources.listening import Listening
+from samd_edge.sources.listening import Listening, Refusals
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +176,8 @@ class _Server(uvicorn.Server):
 
 
 def _protocol(refusal: Callable[[object], str | None]) -> type[asyncio.Protocol]:
+    refusals = Refusals("the FHIR listener")
+
     class Bounded(H11Protocol):
         """Closes at once what may not connect, and after a while what sends no whole request."""
 
@@ -183,8 +185,9 @@ def _protocol(refusal: Callable[[object], str | None]) -> type[asyncio.Protocol]
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if refusal(transport.get_extra_info("peername")) is not None:
-                log.warning("a peer that is not on the list of those who may connect was turned away")
+            reason = refusal(transport.get_extra_info("peername"))
+            if reason is not None:
+                refusals.tell(reason)
                 transport.abort()
                 return
             self._watch()

@@ -40,7 +40,7 @@ from samd_edge.sources.hl7_message import (
     message_of,
 )
 from samd_edge.sources.hl7_observations import observed, patients
-from samd_edge.sources.listening import ListenerSettings, Listening, listen_at
+from samd_edge.sources.listening import ListenerSettings, Listening, Refusals, listen_at
 from samd_edge.sources.local_time import LocalZone, zone_named
 from samd_edge.sources.surroundings import Surroundings
 
@@ -122,6 +122,7 @@ class HL7Source:
         self._arrived: asyncio.Queue[_Delivery | Rejection | None] = asyncio.Queue()
         self._server: asyncio.Server | None = None
         self._peers: set[asyncio.Task[Any]] = set()
+        self._refusals = Refusals(self.name)
 
     def history(self) -> Iterator[Reading]:
         return iter(())
@@ -171,7 +172,7 @@ class HL7Source:
         if refusal is None and len(self._peers) >= MAX_CONNECTIONS:
             refusal = f"{MAX_CONNECTIONS} peers are connected already"
         if refusal is not None:
-            log.warning("%s: a connection was refused: %s", self.name, refusal)
+            self._refusals.tell(refusal)
             writer.transport.abort()
             return
         _keep_alive(writer)

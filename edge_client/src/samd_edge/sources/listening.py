@@ -15,6 +15,7 @@ A listener's settings are a struct that inherits from ``ListenerSettings``:
 
 import contextlib
 import ipaddress
+import logging
 import ssl
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ import msgspec
 from samd_edge.sources import SourceError, SourceURL
 from samd_protocol.broker import check_private
 from samd_protocol.errors import BrokerError
+
+log = logging.getLogger(__name__)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -62,6 +65,20 @@ class Listening(NamedTuple):
         if address is not None and any(address in network for network in self.networks):
             return None
         return f"{address or 'an unknown peer'} is not on the list of those who may connect (allow)"
+
+
+class Refusals:
+    """Says which connections were refused: the first, the tenth, the hundredth and so on. Whoever tries for
+    hours must not fill the card."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._count = 0
+
+    def tell(self, reason: str) -> None:
+        self._count += 1
+        if self._count == 10 ** (len(str(self._count)) - 1):
+            log.warning("%s: connection %d was refused: %s", self._name, self._count, reason)
 
 
 def listen_at(url: SourceURL, settings: ListenerSettings) -> Listening:
