@@ -184,3 +184,7 @@ def test_a_warning_alone_is_no_failure(
     arguments = parser.parse_args(["doctor", "--data-dir", str(tmp_path)])
     assert arguments.function(arguments) == 0
     assert "warn  clock     unsynced; sync it" in capsys.readouterr().out
+
+
+def test_a_model_for_the_other_task_is_asked_its_own_question(make_bundle: Any) -> None:
+    assert statuses(check_model(make_bundle(1, task="deterioration"))) == [("model", "ok"), ("model", "ok")]

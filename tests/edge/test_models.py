@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from samd_data.reading import Reading
+from samd_edge.control import ask
 from samd_edge.device_db import DeviceDb
 from samd_edge.model_fetch import Fetcher, Transient, check_release, fetch_once
 from samd_edge.models import Held, ModelError, Shelf
@@ -408,6 +409,9 @@ def test_an_agent_holds_a_model_for_each_task_and_answers_after_a_restart(
     assert (ahead.asked_at.minute, ahead.asked_at.second, ahead.asked_at.microsecond) == (0, 0, 0)
     assert timedelta(0) <= datetime.now(UTC) - ahead.asked_at < timedelta(hours=1, minutes=1)
     assert told.model.version == 1, "severity is answered beside it"
+    shown = ask(agent.data_dir, {"ask": "view", "hours": 1.0})["view"]
+    assert (shown["deterioration"]["version"], shown["model_version"]) == (5, 1)
+    assert shown["deterioration"]["probability"] == pytest.approx(ahead.probability)
     rolled = peer.command(device, ModelRollback(task="deterioration"))
     assert (rolled.status, rolled.detail) == ("done", {"model_version": 4})
     again = peer.wait(

@@ -244,7 +244,7 @@ def check_model(path: Path) -> Iterator[Check]:
         yield Check("model", "warn" if trainable else "fail", f"{name} does not assess here: {reason}")
     try:
         began = time.perf_counter()
-        load_model(bundle, allow_untrained=True)
+        load_model(bundle, allow_untrained=True, task=bundle.manifest.task)
     except (ModelRefused, RuntimeUnavailable) as error:
         yield Check("model", "fail", str(error))
     else:

@@ -24,8 +24,8 @@ PURGE: Final = timedelta(hours=6)
 @dataclass(frozen=True)
 class Rows:
     """``values``: ``float64[N, R]`` as ``features.encode`` reads them (of the signs now ``[N, 7]``, by
-    ``COLUMNS``), NaN = missing; ``labels``: ``int32[N]``, below ``classes``. ``totals``: ``int64[N]``, the low
-    end of each hour's NEWS2; only of a task that is ranked (deterioration)."""
+    ``COLUMNS``), NaN = missing; ``labels``: ``int32[N]``, below ``classes``. ``totals``: ``int64[N]``, the
+    low end of each hour's NEWS2; only of a task that is ranked (deterioration)."""
 
     values: NDArray[np.float64]
     labels: NDArray[np.int32]
