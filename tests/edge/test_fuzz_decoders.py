@@ -44,7 +44,7 @@ def unconverted(_field: str, value: float, _unit: str | None) -> float:
         ("ble-written", "samd_edge.sources.ble_decoders.in_unit", unconverted),
         ("mqtt-json-written", "samd_edge.sources.json_fields._age", lambda *_: 0.0),
         ("hl7-written", "samd_edge.sources.hl7_values._check_status", lambda _status: None),
-        ("hl7-written", "samd_edge.sources.hl7_values._AHEAD", timedelta(days=1)),
+        ("hl7-written", "samd_edge.sources.hl7_values.AHEAD", timedelta(days=1)),
         ("fhir-written", "samd_edge.sources.fhir_observations._check_meaning", lambda *_: None),
         ("ble-written", "samd_edge.sources.ble_decoders._PLX_SENSOR", {}),
         ("ble-written", "samd_edge.sources.ble_dating.AHEAD", timedelta(days=1)),
