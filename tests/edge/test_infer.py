@@ -178,6 +178,18 @@ def test_a_live_pipe_is_answered_line_by_line(trained: str) -> None:
         assert process.wait(30) == 0
 
 
+def test_a_stray_byte_on_a_pipe_spoils_one_value_and_not_the_pipe(tmp_path: Path) -> None:
+    rejects = tmp_path / "rejects"
+    header, row = HEADER.encode(), WELL.encode()
+    said = header + row.replace(b",97,", b",9\xff7,") + row.replace(b"12:00", b"12:01")
+    command = [*COMMAND, "--source", "-", "--json", "--rejects", str(rejects)]
+    done = subprocess.run(command, input=said, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    scores = [json.loads(line)["news2"]["total"] for line in done.stdout.splitlines()]
+    assert scores == [None, 0]
+    assert [json.loads(line)["column"] for line in rejects.read_text().splitlines()] == ["spo2"]
+
+
 def test_ctrl_c_ends_it_without_a_traceback(trained: str) -> None:
     with subprocess.Popen(
         [*COMMAND, "--model", trained, "--source", "-"],
@@ -454,6 +466,53 @@ def test_live_sources_are_judged_when_they_speak(live: Callable[..., Any], tmp_p
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     assert "Traceback" not in process.stderr.read()
+
+
+def test_live_rejections_are_told_once_a_sort_and_counted_when_ctrl_c_ends_it(tmp_path: Path) -> None:
+    file = tmp_path / "bed.csv"
+    now = datetime.now(UTC)
+    bare = [f"{now - timedelta(minutes=age):%Y-%m-%dT%H:%M:%S},70,16,97,120,37.0,no,A\n" for age in (3, 2)]
+    fast = [f"{(now - timedelta(minutes=1)).isoformat()},{rate},,,,,,\n" for rate in (999, 998)]
+    good = f"{now.isoformat()},70,16,97,120,37.0,no,A\n"
+    file.write_text(HEADER + "".join((*bare, *fast)) + good)
+    command = [*COMMAND, "--source", f"csv:{file}?follow=1", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while '"heart_rate": 70' not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    waiting, zone, rate, summary = said.splitlines()
+    assert waiting.endswith("Ctrl-C ends it")
+    assert zone.startswith(f"samd-edge infer: rejected: {file}:2: observed_at: ")
+    assert "time zone" in zone
+    assert rate.startswith(f"samd-edge infer: rejected: {file}:4: heart_rate: 999 is outside 15 to 300 /min")
+    assert summary.startswith("samd-edge infer: ended; 1 readings; ")
+    assert summary.endswith("; 4 rejected (list them with --rejects FILE)")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [((), "standard output"), (("--rejects", "/dev/full"), "/dev/full")]
+)
+def test_a_full_disk_is_told_in_one_line(file: Path, options: tuple[str, ...], named: str) -> None:
+    with Path("/dev/full").open("w") as full, Path(os.devnull).open("w") as nowhere:
+        done = subprocess.run(
+            [*COMMAND, "--source", f"csv:{file}", *options],
+            stdout=nowhere if options else full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(
+        f"samd-edge infer: {named}: cannot be written (No space left on device); make room"
+    )
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == (2 if options else 1)
 
 
 def _rotating(count: int) -> list[dict[str, Any]]:

@@ -121,12 +121,21 @@ class TableSource(RowSource):
     """The rows of a file or pipe, one patient's. Owns ``fd`` and closes it.
 
     ``name`` stands in the messages. Iterating raises ``DataError`` for what is no table at all (empty, no
-    header).
+    header, no UTF-8). Of one that is ``live``, bytes that are no UTF-8 spoil the value that they stand in.
     """
 
-    def __init__(self, fd: int, name: str, clock: Clock, *, format: Format | None = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        fd: int,
+        name: str,
+        clock: Clock,
+        *,
+        format: Format | None = None,  # noqa: A002
+        live: bool = False,
+    ) -> None:
         raw = _Interruptible(fd)
-        text = io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8", newline=None)
+        errors = "replace" if live else "strict"
+        text = io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8", errors=errors, newline=None)
         super().__init__(read_rows(text, name, format=format), clock, stop=raw.stop, close=text.close)
 
     def peek(self) -> None:

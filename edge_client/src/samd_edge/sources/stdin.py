@@ -15,4 +15,4 @@ def open_source(url: SourceURL, around: Surroundings) -> Source:
         fd = os.dup(0)
     except OSError as error:
         raise SourceError(f"standard input is closed ({error.strerror}); give another --source") from error
-    return TableSource(fd, "-", WallClock(around.wall))
+    return TableSource(fd, "-", WallClock(around.wall), live=True)
