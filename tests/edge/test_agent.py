@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -395,3 +396,23 @@ def test_signs_go_stale_without_a_new_reading(
     stale = peer.wait(device, "assessment", lambda data: data.stale == ["heart_rate", "spo2"]).data
     assert stale.news2.points == {}
     agent.stop()
+
+
+@pytest.mark.parametrize("delay_s", [0.3, 0.5, 0.7, 0.9])
+def test_ctrl_c_while_it_starts_is_not_lost(tmp_path: Path, delay_s: float) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "samd_edge",
+        "run",
+        "--device",
+        "bed-01",
+        "--source",
+        "sim:?scenario=well",
+    ]
+    with subprocess.Popen(
+        [*command, "--data-dir", str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        threading.Event().wait(delay_s)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) in (130, -signal.SIGINT)

@@ -186,6 +186,33 @@ def test_a_correction_by_command(
     agent.stop()
 
 
+def test_the_next_patient_without_a_gateway(run_agent: Callable[..., Any], wait: Any) -> None:
+    agent = run_agent(NOWHERE).ready()
+
+    def edge(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "samd_edge", arguments[0], "--data-dir", str(agent.data_dir)]
+        return subprocess.run(
+            [*command, *arguments[1:]], check=False, capture_output=True, text=True, timeout=60
+        )
+
+    refused = edge("admit", "stay-2")
+    assert (refused.returncode, "discharge first" in refused.stderr) == (1, True)
+    done = edge("discharge")
+    assert (done.returncode, done.stdout) == (0, "admission local ended; its store is kept, sealed\n")
+    assert edge("discharge").returncode == 1
+    done = edge("admit", "stay-2", "--spo2-scale", "2", "--monitoring-interval", "3600")
+    assert (done.returncode, done.stdout) == (0, "admission stay-2 is open\n"), done.stderr
+    agent.feed(signs(0, spo2=90.0))
+    view = wait(lambda: (view := agent.view()) and view["news2"] and view, "a score")
+    assert (view["admission"], view["spo2_scale"], view["news2"]["points"]) == ("stay-2", 2, {"spo2": 0})
+    assert json.loads(edge("discharge", "stay-2", "--erase", "--json").stdout) == {
+        "ok": True,
+        "admission": "stay-2",
+    }
+    assert not (agent.data_dir / "admissions" / "stay-2").exists()
+    agent.stop()
+
+
 # -- the socket --------------------------------------------------------------------------------------------
 
 
@@ -249,7 +276,7 @@ def _control(tmp_path: Path) -> Control:
     [
         (b'{"ask":"do","body":{"type":"observation.add","by":"k","consciousness":"A"}}', {"kept": True}),
         (b'{"ask":"do","body":{"type":"observation.add","by":""}}', "by whom?"),
-        (b'{"ask":"do","body":{"type":"patient.discharge","admission":"a"}}', "this is no request"),
+        (b'{"ask":"do","body":{"type":"model.activate","version":1}}', "this is no request"),
         (b'{"ask":"do"}', "this is no request"),
         (b'{"ask":"view","hours":0}', "it lies above 0"),
         (b'{"ask":"view","hours":1e9}', "it lies above 0"),

@@ -63,13 +63,14 @@ class Agent:
         *,
         wall: Callable[[], datetime] = wall_now,
         announce: Callable[[str], None] = lambda _line: None,
+        stop: asyncio.Event | None = None,
     ) -> None:
         self.settings = settings
         self.device = settings.device
         self.folder = settings.folder
         self.wall = wall
         self._announce = announce
-        self._stop = asyncio.Event()
+        self._stop = asyncio.Event() if stop is None else stop
         self._ask_again = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.patient = PatientGuard()
@@ -129,15 +130,27 @@ class Agent:
 
     async def run(self) -> None:
         """Live until `stop` is called (or the source has ended, with --exit-at-end)."""
-        self._take_model()
-        self._take_admission()
-        self._take_history()
-        self.sender.start()
-        self.fetcher.start()
-        self.link.start()
-        self.participation.start()
-        await self.control.start()
-        self._announce(f"ready {self.device}")
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            self._take_model()
+            self._take_admission()
+            self._take_history()
+            self.sender.start()
+            self.fetcher.start()
+            self.link.start()
+            self.participation.start()
+            await self.control.start()
+            self._announce(f"ready {self.device}")
+            tasks += self._begin()
+            await self._stop.wait()
+        finally:
+            for task in (*tasks, *self._background):
+                task.cancel()
+            await asyncio.gather(*tasks, *self._background, return_exceptions=True)
+            await self._end()
+
+    def _begin(self) -> list[asyncio.Task[None]]:
+        """Read, and do what is done again and again."""
         reader = asyncio.create_task(self.intake.run(), name="source")
         reader.add_done_callback(self._source_ended)
         chores = [
@@ -148,13 +161,7 @@ class Agent:
         ]
         for chore in chores:
             chore.add_done_callback(self._chore_ended)
-        try:
-            await self._stop.wait()
-        finally:
-            for task in (reader, *chores, *self._background):
-                task.cancel()
-            await asyncio.gather(reader, *chores, *self._background, return_exceptions=True)
-            await self._end()
+        return [reader, *chores]
 
     def stop(self) -> None:
         """End the agent cleanly."""

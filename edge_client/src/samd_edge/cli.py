@@ -13,6 +13,8 @@ _COMMANDS: Final = {
     "infer": ("samd_edge.infer_command", "assess readings from a file or a pipe; no broker, no server"),
     "alarms": ("samd_edge.alarms_command", "what alert policies would have done to recordings"),
     "observe": ("samd_edge.observe_command", "enter consciousness and oxygen, or correct a wrong reading"),
+    "admit": ("samd_edge.admit_command", "begin an admission: the next patient"),
+    "discharge": ("samd_edge.admit_command", "end the admission: its store is sealed, or erased"),
     "top": ("samd_edge.top_command", "the patient and the agent on one screen"),
     "report": ("samd_edge.report_command", "a page with plots of the signs, the score, alerts and gaps"),
     "models": ("samd_edge.run_command", "the versions of the model that this device holds"),
@@ -39,14 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in given if not word.startswith("-")), None)
-    if chosen in _COMMANDS:
-        import_module(_COMMANDS[chosen][0]).add_parsers(subparsers)
-    else:
-        for name, (_, text) in _COMMANDS.items():
-            subparsers.add_parser(name, help=text)
-    parsed = parser.parse_args(given)
-    function: Callable[[argparse.Namespace], Any] = parsed.function
     try:
+        if chosen in _COMMANDS:
+            import_module(_COMMANDS[chosen][0]).add_parsers(subparsers)
+        else:
+            for name, (_, text) in _COMMANDS.items():
+                subparsers.add_parser(name, help=text)
+        parsed = parser.parse_args(given)
+        function: Callable[[argparse.Namespace], Any] = parsed.function
         return int(function(parsed) or 0)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

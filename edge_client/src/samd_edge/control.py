@@ -11,8 +11,8 @@ asked                                           answered
 anything else                                   ``{"ok": false, "error": "..."}``
 ==============================================  ==========================================================
 
-``body`` is a command of the wire; here it is carried out for whoever may open the socket, who could also read
-the store itself.
+``body`` is a command of the wire (``observation.add``, ``patient.admit``, ``patient.discharge``); here it is
+carried out for whoever may open the socket, who could also read the store itself.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ import msgspec
 from samd_data.plausibility import printable
 from samd_edge.commands import Answer, CommandFailed, Refused
 from samd_edge.view import View
-from samd_protocol.messages import CommandBody, ObservationAdd
+from samd_protocol.messages import CommandBody, ObservationAdd, PatientAdmit, PatientDischarge
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _asks = msgspec.json.Decoder(Ask)
-_bodies = msgspec.json.Decoder(ObservationAdd)
+_bodies = msgspec.json.Decoder(ObservationAdd | PatientAdmit | PatientDischarge)
 
 
 class Control:

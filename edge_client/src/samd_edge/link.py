@@ -202,7 +202,9 @@ class Link:
         with self._lock:
             self._up = False
             old, self._client = self._client, None
-        log.warning("the connection to the broker ended (%s); connecting again", reason)
+        lived = time.monotonic() - self._since
+        hint = "; is another agent running under this name?" if lived < SHORT_LIVED_S else ""
+        log.warning("the connection to the broker ended (%s); connecting again%s", reason, hint)
         self._on_event(Disconnected(reason))
         pause = random.uniform(1.0, 3.0) if time.monotonic() - self._since < SHORT_LIVED_S else 0.05  # noqa: S311
         self._task = asyncio.create_task(self._again(old, pause), name="link-again")

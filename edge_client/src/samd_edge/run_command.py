@@ -149,18 +149,20 @@ def run_agent(arguments: argparse.Namespace) -> int:
 
 
 async def _live(settings: Settings) -> int:
-    from samd_edge.agent import Agent
-
     received: list[int] = []
-    agent = Agent(settings, announce=lambda line: print(line, flush=True))  # noqa: T201
+    asked = asyncio.Event()
 
     def ask_to_stop(number: int) -> None:
         received.append(number)
-        agent.stop()
+        asked.set()
 
+    # before anything else: a signal that came while threads and processes are being started would be lost
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask_to_stop, number)
+    from samd_edge.agent import Agent
+
+    agent = Agent(settings, announce=lambda line: print(line, flush=True), stop=asked)  # noqa: T201
     await agent.run()
     if agent.failed is not None:
         return 1
