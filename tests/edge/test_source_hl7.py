@@ -571,6 +571,18 @@ def test_a_message_that_is_too_long_ends_the_connection(listener: Listener, wait
     ]
 
 
+def test_a_web_page_cannot_send_readings_by_a_form(listener: Listener, wait: Callable[..., Any]) -> None:
+    frame = b"\x0b" + oru(HEART_RATE).encode() + b"\x1c\r"
+    head = f"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: {len(frame)}"
+    with socket.create_connection(("127.0.0.1", listener.port), WAIT_S) as connection:
+        connection.sendall(head.encode() + b"\r\n\r\n" + frame)
+        assert closed(connection)
+    wait(lambda: listener.rejections, "a rejection")
+    assert listener.rejections[0].reason == "an HTTP request came"
+    assert str(listener.send(oru(SPO2))["MSA.F1"]) == "AA"
+    assert [reading.present() for reading in listener.readings] == [("spo2",)]
+
+
 def test_a_message_that_breaks_off_is_told(listener: Listener, wait: Callable[..., Any]) -> None:
     with socket.create_connection(("127.0.0.1", listener.port), WAIT_S) as connection:
         connection.sendall(b"\x0b" + oru(HEART_RATE).encode())

@@ -187,6 +187,8 @@ class HL7Source:
             self._tell(f"a message is longer than {MAX_MESSAGE} bytes", "send it in parts")
         except TimeoutError:
             self._tell(f"a message, or its answer, took longer than {STALL_S:g} s", "check the network")
+        except _HttpRequest:
+            self._tell("an HTTP request came", "let no web page reach this port; send MLLP")
         except asyncio.IncompleteReadError as error:
             if error.partial.strip():
                 self._tell("a message broke off", "check the sender and the network")
@@ -262,18 +264,24 @@ class HL7Source:
             raise MessageRefused("AE", "204", Place("PID", 1, 3), reason, remedy or "check the channel")
 
 
+class _HttpRequest(Exception):  # noqa: N818
+    """A browser speaks: any page may send a frame to a port of this machine in the body of a request."""
+
+
 async def _next_frame(reader: asyncio.StreamReader) -> bytes | None:
     """The next message, without its frame; None for bytes that are in none.
 
     Between messages a peer may be silent for ever. Raises IncompleteReadError at the end of the connection,
-    TimeoutError and LimitOverrunError for a message that takes too long or is too long.
+    TimeoutError and LimitOverrunError for a message that takes too long or is too long, and _HttpRequest.
     """
     first = await reader.readexactly(1)
     while first in b"\r\n\x1c":
         first = await reader.readexactly(1)
     async with asyncio.timeout(STALL_S):
         rest = await reader.readuntil(_FS)
-    _, start, frame = (first + rest[:-1]).rpartition(_VT)  # a sender that began anew means the last
+    stray, start, frame = (first + rest[:-1]).rpartition(_VT)  # a sender that began anew means the last
+    if b" HTTP/" in stray:
+        raise _HttpRequest
     return frame if start else None
 
 
