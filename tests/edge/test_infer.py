@@ -489,7 +489,7 @@ def test_live_rejections_are_told_once_a_sort_and_counted_when_ctrl_c_ends_it(tm
     assert zone.startswith(f"samd-edge infer: rejected: {file}:2: observed_at: ")
     assert "time zone" in zone
     assert rate.startswith(f"samd-edge infer: rejected: {file}:4: heart_rate: 999 is outside 15 to 300 /min")
-    assert summary.startswith("samd-edge infer: ended; 1 readings; ")
+    assert summary.startswith("samd-edge infer: ended; 3 readings; ")
     assert summary.endswith("; 4 rejected (list them with --rejects FILE)")
 
 

@@ -21,7 +21,7 @@ from samd_data.tasks import DETERIORATION
 from samd_edge.assessment import TRAINED_SCALE, Assessor, Judgement, Model, ModelRefused, load_model
 from samd_edge.clock import Clock, WallClock
 from samd_edge.forecast import OTHER_SCALE, Following, Forecast
-from samd_edge.infer_out import as_object, as_reject, as_text
+from samd_edge.infer_out import Told, as_object, as_reject, as_text, write_line
 from samd_edge.intake import ahead
 from samd_edge.readings import measured_at
 from samd_edge.retraction import Retraction
@@ -62,8 +62,9 @@ examples:
 --out fhir writes one FHIR R4 Bundle a line: an Observation with the score (a range while inputs are missing),
 and a RiskAssessment with the model's probabilities in percent where there is a model's view.
 
-exit codes: 0 done, 2 an input that cannot be used. Rejected values and rows do not end it: they are counted
-on stderr and listed with --rejects.
+exit codes: 0 done, 2 an input that cannot be used or an output that cannot be written, 130 ended by Ctrl-C.
+Rejected values and rows do not end it: they are counted on stderr at the end, also after Ctrl-C, and listed
+with --rejects. Of a pipe or a live source the first of each sort is also told on stderr as it comes.
 """
 
 
@@ -162,8 +163,13 @@ def _rejects_file(path: Path | None) -> Iterator[TextIO | None]:
         file = path.open("w", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); give another --rejects") from error
-    with file:
+    try:
         yield file
+    finally:
+        try:
+            file.close()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror}); make room") from error
 
 
 def _following(arguments: argparse.Namespace) -> Following | None:
@@ -220,15 +226,23 @@ async def _assess_all(
         print(f"samd-edge infer: waiting for readings of {names}; Ctrl-C ends it", file=sys.stderr)
     assessor = Assessor(spo2_scale=arguments.spo2_scale, model=model)
     run = Run(assessor, sources.clock, live=live, following=following)
+    told = Told()
     try:
         for past in sources.history():
             run.remember(past)
         async for item in sources:
             for found in run.take(item):
                 if not isinstance(found, Rejection):
-                    print(write(*found, run.forecast), flush=True)
-                elif rejects is not None:
-                    print(json.dumps(as_reject(found), ensure_ascii=False), file=rejects, flush=live)
+                    write_line(write(*found, run.forecast), sys.stdout, "standard output")
+                    continue
+                if isinstance(sources.clock, WallClock) and told.first(found):
+                    print(f"samd-edge infer: rejected: {found.line()}", file=sys.stderr, flush=True)
+                if rejects is not None:
+                    line = json.dumps(as_reject(found), ensure_ascii=False)
+                    write_line(line, rejects, str(arguments.rejects), flush=live)
+    except asyncio.CancelledError:  # Ctrl-C, the ordinary end of a live source
+        print(f"samd-edge infer: ended; {run.summary(arguments.rejects)}", file=sys.stderr)
+        raise
     finally:
         await sources.aclose()
     print(run.summary(arguments.rejects), file=sys.stderr)

@@ -1,14 +1,50 @@
-"""An assessment as one line, for people or for programs; as FHIR it is written by ``fhir_out``."""
+"""An assessment as one line, for people or for programs; as FHIR it is written by ``fhir_out``. And which
+rejections are told while others come."""
 
+import os
+import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, TextIO
 
 from samd_data.deterioration import HORIZON_HOURS
+from samd_data.errors import DataError
 from samd_data.plausibility import Rejection
 from samd_data.reading import Reading
 from samd_data.severity import CLASSES
 from samd_edge.assessment import Judgement, signs_of
 from samd_edge.forecast import Forecast
+
+_SORTS: Final = 50  # sorts of rejections that are told; a sender may invent new ones for months
+_CHANGING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\d+(?:[.,:]\d+)*")
+
+
+class Told:
+    """Which rejections were told already: the first of each column and reason, whatever the values in it."""
+
+    def __init__(self) -> None:
+        self._sorts: set[tuple[str, str, str]] = set()
+
+    def first(self, rejection: Rejection) -> bool:
+        """Whether this one is to be told."""
+        sort = (rejection.column, rejection.kind, _CHANGING.sub("", rejection.reason))
+        if sort in self._sorts or len(self._sorts) >= _SORTS:
+            return False
+        self._sorts.add(sort)
+        return True
+
+
+def write_line(text: str, file: TextIO, name: str, *, flush: bool = True) -> None:
+    """Write a line; raises DataError when that fails, and BrokenPipeError when the reader has gone."""
+    try:
+        print(text, file=file, flush=flush)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Python writes the rest once more when it ends: that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        raise DataError(
+            f"{name}: cannot be written ({error.strerror}); make room, or write it elsewhere"
+        ) from error
 
 
 def as_reject(rejection: Rejection) -> dict[str, Any]:
