@@ -15,10 +15,12 @@ from samd_edge.admission import Admission
 from samd_edge.clock import AHEAD, Clock
 from samd_edge.retraction import Retraction
 from samd_edge.sources.several import Sources
+from samd_edge.sources.surroundings import NO_PATIENT, WRONG_PATIENT
 
 log = logging.getLogger(__name__)
 
 _COLUMNS: Final = (*FIELDS, "observed_at")
+_WHOSE: Final = {text.partition("; ")[0]: text for text in (WRONG_PATIENT, NO_PATIENT)}  # they hold no value
 _NOBODY: Final = "a reading came while no patient is admitted: it belongs to nobody"
 
 
@@ -77,7 +79,12 @@ class Intake:
         place = Path(rejection.file).name
         source = printable(place if rejection.row else place.partition(" ")[0]) or "source"
         column = rejection.column if rejection.column in _COLUMNS else "row"
-        self._count(column, f"{source}: a value in {column!r} was rejected as implausible or unreadable")
+        if rejection.reason in _WHOSE:
+            self._count(rejection.reason, f"{source}: {_WHOSE[rejection.reason]}; nothing of it was taken")
+        elif rejection.kind == "no_signal":
+            self._count(f"{column}: no signal", f"{source}: there was no signal for {column!r}")
+        else:
+            self._count(column, f"{source}: a value in {column!r} was rejected as implausible or unreadable")
         admission = self._admission()
         if admission is not None:
             admission.reject(rejection)
