@@ -599,7 +599,7 @@ sys.exit(main(["report", "--data-dir", {str(ward_dir)!r}, "--out", "-"]))
 """
         ran = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
         assert (ran.returncode, ran.stdout) == (2, "")
-        assert "pip install 'samd-edge[report]'" in ran.stderr
+        assert "pip install './edge_client[report]'" in ran.stderr
         assert ran.stderr.count("\n") == 1
 
 

@@ -239,7 +239,10 @@ def test_options_and_table_become_the_settings_of_a_source() -> None:
     [
         ("x:1?speed=5", {}, "no option 'speed'.*it has cert_file"),
         ("x:1", {"colour": "red"}, "no option 'colour'"),
-        ("x:1?every=soon", {}, r"Expected `float`, got `str` - at `\$.every`"),
+        ("x:1?every=soon", {}, r"\?every=soon': option every: a number is wanted, 'soon' was given$"),
+        ("x:1", {"strict": "perhaps"}, "option strict: true or false is wanted, 'perhaps' was given"),
+        ("x:1?every=5", {"every": 6}, "every is given twice, in the URL and in the table; keep one"),
+        ("x:1?every=5&every=6", {}, "every is given twice; keep one of them"),
         ("x:1", {"allow": 5}, "allow"),
     ],
 )
@@ -318,6 +321,24 @@ def test_a_sender_writes_nothing_into_the_log(caplog: pytest.LogCaptureFixture) 
         f"monitors.csv: a value in 'row' {said}",
     ]
     assert intake.rejected == {"heart_rate": 1, "row": 3}, "nor does it fill the memory with names of columns"
+
+
+def test_the_log_says_whose_a_message_was_and_where_there_is_no_signal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    intake = Intake(together(Hand()), lambda: None)
+    for sentence in (WRONG_PATIENT, WRONG_PATIENT, NO_PATIENT):
+        reason, _, remedy = sentence.partition("; ")
+        intake.reject(Rejection("hl7:2575 PID-3 4711", 0, "", "4711", reason, remedy))
+    intake.reject(
+        Rejection("ble", 0, "spo2", "", "the probe is off: 61.5", "put it on again", kind="no_signal")
+    )
+    assert caplog.messages == [
+        f"hl7:2575: {WRONG_PATIENT}; nothing of it was taken; further ones are counted",
+        f"hl7:2575: {NO_PATIENT}; nothing of it was taken; further ones are counted",
+        "ble: there was no signal for 'spo2'; further ones are counted",
+    ]
+    assert sorted(intake.rejected.values()) == [1, 1, 2]
 
 
 def test_what_a_sensor_measures_whose_clock_is_a_little_ahead_is_not_missing_in_between() -> None:

@@ -785,4 +785,4 @@ sys.exit(main(["top", "--from", {str(file)!r}]))
     assert "NEWS2 0" in ran.stdout
     assert ran.stderr.startswith("samd-edge top: Textual is not installed")
     assert ran.stderr.count("\n") == 1
-    assert "pip install 'samd-edge[top]'" in ran.stderr
+    assert "pip install './edge_client[top]'" in ran.stderr

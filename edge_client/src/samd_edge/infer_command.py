@@ -20,6 +20,7 @@ from samd_data.reading import Reading, without
 from samd_data.tasks import DETERIORATION
 from samd_edge.assessment import TRAINED_SCALE, Assessor, Judgement, Model, ModelRefused, load_model
 from samd_edge.clock import Clock, WallClock
+from samd_edge.extras import install
 from samd_edge.forecast import OTHER_SCALE, Following, Forecast
 from samd_edge.infer_out import Told, as_object, as_reject, as_text, write_line
 from samd_edge.intake import ahead
@@ -200,7 +201,7 @@ def writer(arguments: argparse.Namespace, model_name: str | None) -> Write:
     from samd_edge.fhir_out import FhirWriter, coding_of, subject_of
 
     if find_spec("fhir") is None:
-        raise DataError("--out fhir: fhir.resources is missing; install it: pip install 'samd-edge[fhir]'")
+        raise DataError(f"--out fhir: fhir.resources is missing; {install('fhir')}")
     to_fhir = FhirWriter(
         subject=None if arguments.subject is None else subject_of(arguments.subject),
         further_code=None if arguments.score_code is None else coding_of(arguments.score_code),

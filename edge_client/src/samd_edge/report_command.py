@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from samd_edge.database import StoreError
+from samd_edge.extras import install
 from samd_edge.observe_command import moment as time_of
 
 _DESCRIPTION = """\
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         _write(arguments.out, page)
     except ImportError as error:
         print(
-            f"samd-edge report: a library is not installed ({error}); pip install 'samd-edge[report]'",
+            f"samd-edge report: a library is not installed ({error}); {install('report')}",
             file=sys.stderr,
         )
         return 2

@@ -12,6 +12,7 @@ import msgspec
 
 from samd_edge.clock import wall_now
 from samd_edge.control import MAX_HOURS
+from samd_edge.extras import install
 from samd_edge.observe_command import data_dir
 from samd_edge.top.feed import AgentFeed, Feed, FeedError, FileFeed, is_stale
 
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         from samd_edge.top.app import Top
     except ImportError as error:
         print(
-            f"samd-edge top: Textual is not installed ({error}); pip install 'samd-edge[top]', or use --once",
+            f"samd-edge top: Textual is not installed ({error}); {install('top')}, or use --once",
             file=sys.stderr,
         )
         return 2

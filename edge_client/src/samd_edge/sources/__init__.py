@@ -33,15 +33,27 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from samd_data.errors import DataError
-from samd_data.plausibility import Rejection
+from samd_data.plausibility import Rejection, shown
 from samd_data.reading import Reading
 from samd_edge.clock import Clock, wall_now
+from samd_edge.extras import install
 from samd_edge.retraction import Retraction
 from samd_edge.sources.surroundings import Surroundings
 
 GROUP: Final = "samd_edge.sources"
 
 _KIND: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
+
+_WRONG_TYPE: Final = re.compile(
+    r"Expected `(?P<wanted>\w+)(?: \| null)?`, got `[^`]*` - at `\$\.(?P<name>\w+)`"
+)
+_WANTED: Final = {
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "str": "a text",
+    "array": "a list",
+}
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -69,14 +81,18 @@ class SourceURL(NamedTuple):
     table: Mapping[str, Any] = _NOTHING
 
     def only(self, *known: str) -> None:
-        """Raises SourceError for an option that is none of ``known``."""
+        """Raises SourceError for an option that is none of ``known``, or stands in URL and table."""
         for name in (*self.options, *self.table):
             if name not in known:
                 allowed = f"it has {', '.join(known)}" if known else "it has none"
                 raise SourceError(f"source {self.text!r}: no option {name!r} in {self.kind!r}; {allowed}")
+            if name in self.options and name in self.table:
+                raise SourceError(
+                    f"source {self.text!r}: {name} is given twice, in the URL and in the table; keep one"
+                )
 
     def settings(self, kind: type[SettingsT]) -> SettingsT:
-        """Options and table together as a struct of the source's own; the table goes before the options.
+        """Options and table together as a struct of the source's own.
 
         Texts of the URL become numbers and flags where the struct asks for them. Raises SourceError, which
         names the option, for one that is unknown, of the wrong type, or refused by the struct itself.
@@ -90,7 +106,16 @@ class SourceURL(NamedTuple):
         try:
             return msgspec.convert(given, kind, strict=False)
         except (msgspec.ValidationError, ValueError) as error:
-            raise SourceError(f"source {self.text!r}: {error}") from error
+            raise SourceError(f"source {self.text!r}: {_in_words(error, given)}") from error
+
+
+def _in_words(error: Exception, given: Mapping[str, Any]) -> str:
+    """A value of the wrong type, said for people; what a struct says itself is said for them already."""
+    found = _WRONG_TYPE.fullmatch(str(error))
+    if found is None or found["name"] not in given or found["wanted"] not in _WANTED:
+        return str(error)
+    value = given[found["name"]]
+    return f"option {found['name']}: {_WANTED[found['wanted']]} is wanted, {shown(value)} was given"
 
 
 class Source(Protocol):
@@ -124,6 +149,10 @@ def parse(text: str, table: Mapping[str, Any] = _NOTHING) -> SourceURL:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError as error:
         raise SourceError(f"source {text!r}: write options as ?name=value&name=value") from error
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise SourceError(f"source {text!r}: {name} is given twice; keep one of them")
     return SourceURL(text, kind, path, dict(pairs), table)
 
 
@@ -153,6 +182,6 @@ def open_source(
     except ImportError as error:
         raise SourceError(
             f"source {parsed.text!r}: what reads it is not installed ({error}); "
-            f"install it: pip install 'samd-edge[{parsed.kind.partition('+')[0]}]'"
+            f"{install(parsed.kind.partition('+')[0])}"
         ) from error
     return source

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from samd_edge.extras import install
 from samd_edge.runtime import Floats, GraphError, Ints, RuntimeUnavailable, TrainState
 from samd_protocol.bundle import Bundle
 
@@ -33,7 +34,7 @@ def warm_up() -> str:
         import tensorflow  # noqa: F401
     except ImportError as error:
         raise RuntimeUnavailable(
-            f"the tensorflow trainer needs TensorFlow ({error}): pip install 'samd-edge[tensorflow]'"
+            f"the tensorflow trainer needs TensorFlow ({error}); {install('tensorflow')}"
         ) from error
     return "tensorflow"
 
