@@ -104,7 +104,7 @@ def check_training_written(data: bytes) -> None:
     part = tree
     while True:
         key = choices.pick(list(part))
-        if not isinstance(part[key], dict) or choices.flag():
+        if not isinstance(part[key], dict) or not part[key] or choices.flag():
             break
         part = part[key]
     part[key] = choices.pick(_ODD)
