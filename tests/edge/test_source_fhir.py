@@ -220,6 +220,32 @@ def test_what_is_refused_is_told_to_both_sides(
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 201),
+        ("LOCALHOST:8080", 201),
+        ("127.0.0.1:1", 201),
+        ("127.1.2.3", 201),
+        ("[::1]:8080", 201),
+        ("evil.example:8080", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost.evil.example:80", 421),
+        ("10.1.2.3", 421),
+    ],
+)
+def test_a_page_whose_name_was_made_to_point_here_is_refused(host: str, status: int, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with listening() as here:
+            assert (await here.post(observation(), headers={"host": host})).status_code == status
+            assert len([one for one in here.items if isinstance(one, Reading)]) == (status == 201)
+        async with listening(f"?token_file={secret(tmp_path)}") as here:
+            known = {"host": host, "authorization": f"Bearer {WORD}"}
+            assert (await here.post(observation(), headers=known)).status_code == 201
+
+    run(test)
+
+
 def test_a_body_without_a_length_is_bounded_too() -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(20):
@@ -422,9 +448,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
     async def test() -> None:
         async with listening() as here:
             reader, writer = await asyncio.open_connection("127.0.0.1", here.source.port)
-            head = (
-                "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
-            )
+            head = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
             writer.write(head.encode())
             assert (await reader.readline()).startswith(b"HTTP/1.1 408")
             writer.close()

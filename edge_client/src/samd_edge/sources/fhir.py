@@ -14,6 +14,7 @@ status  when
 409     the patient is another than the one of this device, or nobody is admitted; nothing was taken
 413     more than 1 MiB, or more than 1000 entries
 415     another content type than JSON in UTF-8
+421     addressed to another name than 127.0.0.1 or localhost, without TLS or token: a web page tries
 422     an Observation that cannot be used, with place and reason; two patients in one Bundle
 503     too much at once, or not committed in time: send it again
 ======  ==============================================================================================
@@ -101,7 +102,9 @@ class FhirListener:
     async def __aiter__(self) -> AsyncIterator[Item]:
         if self._server is not None or self._closed:
             raise RuntimeError("a source is iterated over once")
-        self._server = HttpServer(application(self, self._token), self._listening, self._sock)
+        open_here = self._token is None and self._listening.tls is None
+        app = application(self, self._token, open_here=open_here)
+        self._server = HttpServer(app, self._listening, self._sock)
         self._server.task.add_done_callback(lambda _task: self._waiting.put_nowait(None))
         log.info("FHIR is listened for at %s, port %d", self._listening.host, self.port)
         try:

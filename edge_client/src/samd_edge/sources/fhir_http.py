@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import re
 import socket
 from collections.abc import Callable, Generator
 from typing import Any, Final, NamedTuple, Protocol
@@ -30,6 +31,9 @@ MEDIA_TYPE: Final = "application/fhir+json"
 MAX_CONNECTIONS: Final = 16
 BODY_S: Final = 20.0
 IDLE_S: Final = 15.0
+
+_HERE: Final = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])?(?::[0-9]+)?", re.IGNORECASE)
+"""What a Host header says of this machine; old clients send none."""
 
 
 class Answer(NamedTuple):
@@ -65,11 +69,17 @@ class Desk(Protocol):
     def capabilities(self) -> dict[str, Any]: ...
 
 
-def application(desk: Desk, token: str | None) -> Starlette:
-    """The application: ``POST`` of an Observation or a Bundle, and ``GET /metadata``."""
+def application(desk: Desk, token: str | None, *, open_here: bool) -> Starlette:
+    """The application: ``POST`` of an Observation or a Bundle, and ``GET /metadata``.
+
+    ``open_here``: it serves whoever is on this machine, without TLS or token, and so any page in a browser
+    whose name was made to point here; such a page is known by that name.
+    """
 
     async def post(request: Request) -> Response:
         try:
+            if open_here:
+                _check_host(request.headers.get("host", ""))
             _admit(request, token)
             return (await desk.take(await _body(request))).response()
         except _Refused as refusal:
@@ -99,6 +109,13 @@ def application(desk: Desk, token: str | None) -> Starlette:
         ],
         exception_handlers={HTTPException: refuse},
     )
+
+
+def _check_host(host: str) -> None:
+    """Raises _Refused for a request that was addressed to another name than this machine has for itself."""
+    if _HERE.fullmatch(host) is None:
+        said = failure("security", "it is addressed to another machine", "address it to 127.0.0.1")
+        raise _Refused(Answer(421, said))
 
 
 def _admit(request: Request, token: str | None) -> None:
