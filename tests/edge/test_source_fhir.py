@@ -448,8 +448,13 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
     async def test() -> None:
         async with listening() as here:
             reader, writer = await asyncio.open_connection("127.0.0.1", here.source.port)
-            head = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
-            writer.write(head.encode())
+            head = (
+                "POST / HTTP/1.1",
+                "host: localhost",
+                "content-type: application/json",
+                "content-length: 99",
+            )
+            writer.write("\r\n".join((*head, "", "{")).encode())
             assert (await reader.readline()).startswith(b"HTTP/1.1 408")
             writer.close()
 
