@@ -291,7 +291,7 @@ def test_a_new_file_that_is_no_table_is_left_out_until_the_next(
             assert await reader.rate() == 63
 
     run(test)
-    assert "the file is no table" in caplog.text
+    assert "the file is no table (there is no column observed_at) and is left out until" in caplog.text
     assert "61" not in caplog.text  # a log holds no vital sign
 
 

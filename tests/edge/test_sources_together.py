@@ -190,7 +190,16 @@ def test_where_a_listener_binds(url: str, host: str, port: int) -> None:
         ("hl7:2575", {"allow": ["ward"]}, "no address and no network"),
         ("hl7:2575", {"cert_file": "c.pem"}, "go together"),
         ("hl7:2575", {"client_ca_file": "c.pem"}, "needs TLS"),
-        ("hl7:2575", {"cert_file": "/nowhere", "key_file": "/nowhere"}, "cannot be read"),
+        (
+            "hl7:2575",
+            {"cert_file": "/nowhere", "key_file": "/nowhere"},
+            r"cert_file: /nowhere cannot be read \(No such file or directory\); check the path",
+        ),
+        (
+            "hl7:2575",
+            {"cert_file": "/dev/null", "key_file": "/dev/null", "client_ca_file": "/nowhere"},
+            "client_ca_file: /nowhere cannot be read",
+        ),
     ],
 )
 def test_what_is_unsafe_is_refused_in_one_line(url: str, settings: dict[str, Any], reason: str) -> None:

@@ -84,8 +84,11 @@ def _rows(path: Path, stop: threading.Event) -> Generator[Reading | Rejection, N
 
 
 def _no_table(path: Path, error: DataError) -> Rejection:
-    log.error("%s: the file is no table and is left out until it is replaced or written anew", path.name)
     reason, _, remedy = str(error).removeprefix(f"{path}:1: ").partition("; ")
+    why = f" ({reason})" if "'" not in reason else ""  # without what the file's own words are
+    log.error(
+        "%s: the file is no table%s and is left out until it is replaced or written anew", path.name, why
+    )
     return Rejection(str(path), 1, "", "", reason, f"{remedy}; the file was left out")
 
 

@@ -122,6 +122,16 @@ def _network(url: SourceURL, entry: str) -> Network:
     return network
 
 
+def _check_readable(url: SourceURL, name: str, path: str) -> None:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise SourceError(
+            f"source {url.text!r}: {name}: {path} cannot be read ({error.strerror}); check the path"
+        ) from error
+
+
 def _tls(url: SourceURL, settings: ListenerSettings) -> ssl.SSLContext | None:
     cert, key = settings.cert_file, settings.key_file
     if cert is None and key is None:
@@ -132,6 +142,9 @@ def _tls(url: SourceURL, settings: ListenerSettings) -> ssl.SSLContext | None:
         return None
     if cert is None or key is None:
         raise SourceError(f"source {url.text!r}: cert_file and key_file go together; give both")
+    for name, path in (("cert_file", cert), ("key_file", key), ("client_ca_file", settings.client_ca_file)):
+        if path is not None:  # TLS does not say which one it missed
+            _check_readable(url, name, path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
