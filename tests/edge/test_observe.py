@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from samd_data.reading import Reading
 from samd_edge.commands import Answer, Refused
-from samd_edge.control import FILE, Control, ControlError, ask
-from samd_edge.observe_command import moment
+from samd_edge.control import FILE, Control, ControlError, ask, listens
+from samd_edge.observe_command import data_dir, moment
 from samd_edge.store import FILE as STORE
 from samd_edge.store import read_readings
 from samd_edge.view import AlertView, View
@@ -61,18 +61,23 @@ def test_a_wrong_value_is_struck_through_with_name_and_reason(
     run_agent: Callable[..., Any], wait: Any
 ) -> None:
     agent = run_agent(NOWHERE).ready()
-    agent.feed(signs(60), signs(30, systolic_bp=62.0))
+    wrong = signs(30, systolic_bp=62.0)
+    agent.feed(signs(60), wrong)
     wait(lambda: (view := agent.view()) and view["news2"] and view["news2"]["low"] == 3, "a low pressure")
     done = observe(agent.data_dir, "--correct", "systolic_bp", "--reason", "cuff slipped")
     assert done.returncode == 0, done.stderr
-    assert "NEWS2 is now 0-5" in done.stdout, "the value before it counts again"
+    assert done.stdout.startswith(
+        f"done; struck systolic_bp 62 of {wrong.observed_at:%Y-%m-%dT%H:%M:%SZ}; NEWS2 is now 0-5 "
+    ), "the value before it counts again"
     done = observe(
         agent.data_dir, "--correct", "heart_rate", "--value", "118", "--reason", "typed wrong", "--at", "90s"
     )
     assert done.returncode == 1
     assert "no value of heart_rate was measured then" in done.stderr
     done = observe(agent.data_dir, "--correct", "heart_rate", "--value", "118", "--reason", "typed wrong")
-    assert "NEWS2 is now 2-7" in done.stdout
+    assert done.stdout.startswith("done; struck heart_rate 80 of ")
+    assert ", 118 in its place; NEWS2 is now 2-7" in done.stdout
+    assert "62" not in done.stdout
     store = agent.data_dir / "admissions" / "local" / STORE
     with sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro", uri=True) as connection:
         kept = connection.execute("SELECT field, by, reason FROM corrections ORDER BY id").fetchall()
@@ -160,6 +165,28 @@ def test_without_an_agent_it_says_how_to_start_one(tmp_path: Path) -> None:
     )
 
 
+def test_only_a_socket_that_answers_is_an_agent(
+    tmp_path: Path, run_agent: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = run_agent(NOWHERE).ready()
+    root = tmp_path / "root"
+    for name in ("bed-01", "bed-02"):  # killed: their sockets are left over
+        (root / name).mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(root / name / FILE))
+    monkeypatch.setattr("samd_edge.observe_command.DEFAULT_ROOT", root)
+    with pytest.raises(ValueError, match=f"^no agent runs in {root}"):
+        data_dir(None, None)
+    (root / "bed-03").symlink_to(agent.data_dir.absolute())
+    assert data_dir(None, None) == root / "bed-03"
+    (root / "bed-04").symlink_to(agent.data_dir.absolute())
+    with pytest.raises(ValueError, match=r"^2 agents run here \(bed-03, bed-04\)"):
+        data_dir(None, None)
+    agent.kill()
+    assert not listens(agent.data_dir)
+    assert (agent.data_dir / FILE).exists()
+
+
 def test_a_correction_by_command(
     broker: Any, peer: Any, run_agent: Callable[..., Any], device: str, wait: Any
 ) -> None:
@@ -170,7 +197,8 @@ def test_a_correction_by_command(
     correction = Correction(
         field="systolic_bp", reason="cuff slipped", observed_at=seen.observed_at, value=121
     )
-    assert peer.command(device, ObservationAdd(by="nurse-7", correction=correction)).status == "done"
+    done = peer.command(device, ObservationAdd(by="nurse-7", correction=correction))
+    assert (done.status, done.detail) == ("done", {}), "no vital sign in a result"
     peer.wait(device, "assessment", lambda data: data.news2.points == {"systolic_bp": 0})
     for bad, reason in (
         (msgspec.structs.replace(correction, field="pulse"), "there is no 'pulse' in a reading"),

@@ -207,15 +207,16 @@ class Admission:
         reason: str,
         corrected_at: datetime,
         tolerance: timedelta,
-    ) -> bool:
+    ) -> tuple[float | bool | str, datetime] | None:
         """Strike a value through, with the right one in its place if there is one, and judge anew.
 
-        `at`: when it was measured (None: the newest of `field`), found within `tolerance`. Returns whether
-        there was such a value. Raises ValueError for a field or a right value that cannot be.
+        `at`: when it was measured (None: the newest of `field`), found within `tolerance`. Returns the value
+        that was struck and its time, or None where there was none. Raises ValueError for a field or a right
+        value that cannot be.
         """
         wrong = self.store.find_value(field, at, tolerance)
         if wrong is None:
-            return False
+            return None
         instead = None
         if value is not None:
             given: dict[str, Any] = {field: value}
@@ -227,7 +228,7 @@ class Admission:
         if instead is not None:
             self.trends.take(instead)
         self._settle(self.assessor.assess(self.now()), None)
-        return True
+        return getattr(wrong.reading, field), measured_at(wrong.reading, field)
 
     def retract(self, retraction: Retraction) -> list[Rejection]:
         """Strike what a source takes back, take what it says instead, and judge anew, all in one step.

@@ -32,10 +32,12 @@ class CommandFailed(Exception):  # noqa: N818  (an answer, like the other)
 
 
 class Answer:
-    """How `execute` ends: `done`, or `accepted` for what goes on in the background."""
+    """How `execute` ends: `done`, or `accepted` for what goes on in the background. `here` is told
+    on the spot only, by the agent's socket: it may hold a vital sign, and stands in no result and no log."""
 
-    def __init__(self, *, accepted: bool = False, **detail: Any) -> None:
+    def __init__(self, *, accepted: bool = False, here: dict[str, Any] | None = None, **detail: Any) -> None:
         self.accepted = accepted
+        self.here = here or {}
         self.detail = detail
 
 

@@ -115,7 +115,8 @@ class Control:
                 return _encoder.encode({"ok": True, "view": self._view(asked.hours)})
             if asked.ask == "do":
                 done = self._execute(_bodies.decode(asked.body))
-                return _encoder.encode({"ok": True, "status": "done", "detail": done.detail})
+                detail = {**done.detail, **done.here}
+                return _encoder.encode({"ok": True, "status": "done", "detail": detail})
             raise ControlError(f"{asked.ask!r} cannot be asked; view and do can")
         except (Refused, CommandFailed, ControlError) as error:
             return _encoder.encode({"ok": False, "error": printable(str(error))})
@@ -146,6 +147,19 @@ def ask(folder: Path, request: dict[str, Any], *, patience_s: float = PATIENCE_S
     if not answer.get("ok"):
         raise ControlError(str(answer.get("error")))
     return answer
+
+
+def listens(folder: Path) -> bool:
+    """Whether an agent listens here: one that was killed leaves its socket behind."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection, _short(folder) as path:
+            connection.settimeout(PATIENCE_S)
+            connection.connect(path)
+    except (ConnectionRefusedError, FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # one that is busy, or another person's, is there
+        return True
+    return True
 
 
 @contextlib.contextmanager

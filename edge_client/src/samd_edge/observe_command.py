@@ -13,7 +13,7 @@ import msgspec
 
 from samd_data.reading import FIELDS, VITALS
 from samd_edge.config import DEFAULT_ROOT
-from samd_edge.control import FILE, ControlError, ask
+from samd_edge.control import FILE, ControlError, ask, listens
 from samd_edge.view import View
 
 _DESCRIPTION = """\
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"samd-edge observe: {error}", file=sys.stderr)
         return 2
     try:
-        ask(folder, {"ask": "do", "body": body})
+        struck = ask(folder, {"ask": "do", "body": body}).get("detail", {}).get("struck")
         view = msgspec.convert(ask(folder, {"ask": "view"})["view"], View)
     except ControlError as error:
         if arguments.json:
@@ -89,9 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"samd-edge observe: refused: {error}", file=sys.stderr)
         return 1
     if arguments.json:
-        print(json.dumps({"ok": True, "news2": msgspec.to_builtins(view.news2), "severity": view.severity}))
+        answer = {"ok": True, "news2": msgspec.to_builtins(view.news2), "severity": view.severity}
+        print(json.dumps(answer if struck is None else {**answer, "struck": struck}))
     else:
-        print(_now(view))
+        print(f"done{_struck(struck, arguments.value)}; {_now(view)}")
     return 0
 
 
@@ -101,7 +102,7 @@ def data_dir(device: str | None, folder: Path | None) -> Path:
         return folder
     if device:
         return DEFAULT_ROOT / device
-    running = sorted(path.parent for path in DEFAULT_ROOT.glob(f"*/{FILE}"))
+    running = sorted(path.parent for path in DEFAULT_ROOT.glob(f"*/{FILE}") if listens(path.parent))
     if len(running) == 1:
         return running[0]
     if running:
@@ -169,10 +170,23 @@ def moment(text: str, now: datetime) -> datetime:
     return found
 
 
+def _struck(struck: dict[str, Any] | None, instead: str | None) -> str:
+    """Which value was struck through: who corrects the wrong one must see it."""
+    if struck is None:
+        return ""
+    value, at = struck["value"], datetime.fromisoformat(struck["measured_at"]).astimezone(UTC)
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    elif isinstance(value, (int, float)):
+        value = f"{value:g}"
+    right = "" if instead is None else f", {instead} in its place"
+    return f"; struck {struck['field']} {value} of {at:%Y-%m-%dT%H:%M:%SZ}{right}"
+
+
 def _now(view: View) -> str:
     score = view.news2
     if score is None:
-        return "done; nothing is known of the patient yet"
+        return "nothing is known of the patient yet"
     total = f"{score.total}" if score.total is not None else f"{score.low}-{score.high}"
     missing = f", without {', '.join(score.missing)}" if score.missing else ""
-    return f"done; NEWS2 is now {total} ({score.band}{missing})"
+    return f"NEWS2 is now {total} ({score.band}{missing})"

@@ -175,7 +175,7 @@ def _correct(agent: "Agent", admission: Admission, correction: Correction, by: s
             at = clock.now() - (agent.wall() - correction.observed_at) * clock.speed
         except OverflowError as error:
             raise Refused(f"no value of {field} was measured then: that is outside the calendar") from error
-    found = admission.correct(
+    struck = admission.correct(
         field,
         at,
         value,
@@ -184,9 +184,10 @@ def _correct(agent: "Agent", admission: Admission, correction: Correction, by: s
         corrected_at=agent.wall(),
         tolerance=timedelta(seconds=SAME_S * max(1.0, clock.speed)),
     )
-    if not found:
+    if struck is None:
         raise Refused(f"no value of {field} was measured then; name the time that its assessment gave")
-    return Answer()
+    wrong, measured = struck
+    return Answer(here={"struck": {"field": field, "value": wrong, "measured_at": clock.to_wall(measured)}})
 
 
 def _plausible(field: str) -> str:
