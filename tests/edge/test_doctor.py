@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from samd_edge import device_db
 from samd_edge import doctor_command as doctor
 from samd_edge.doctor_command import Check, check_broker, check_clock, check_disk, check_model, check_runtime
 from samd_protocol import bundle as bundles
@@ -126,6 +127,17 @@ def test_a_disk_that_others_can_read(tmp_path: Path) -> None:
     assert ("disk", "warn") in statuses(check_disk(tmp_path))
     os.chmod(tmp_path, 0o700)
     assert set(statuses(check_disk(tmp_path))) == {("disk", "ok")}
+
+
+def test_what_holds_the_folders_of_devices_may_be_seen_by_others(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for name in ("bed-01", "bed-02"):
+        (tmp_path / name).mkdir(mode=0o700)
+        (tmp_path / name / device_db.FILE).touch()
+    assert statuses(check_disk(tmp_path)) == [("disk", "ok"), ("disk", "ok")]
+    (tmp_path / "bed-02").chmod(0o750)
+    warned = next(iter(check_disk(tmp_path)))
+    assert warned.text == f"{tmp_path / 'bed-02'} has mode 750: others can read it"
 
 
 def test_a_folder_that_is_not_there_yet_is_judged_by_its_parent(tmp_path: Path) -> None:

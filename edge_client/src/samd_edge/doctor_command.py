@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from samd_edge import device_db
 from samd_edge.clock import clock_synced
 from samd_protocol.broker import DEFAULT_URL, Broker, make_client
 from samd_protocol.errors import BrokerError, BundleError
@@ -166,11 +167,14 @@ def check_broker(broker: Broker, timeout_s: float = CONNECT_S) -> Iterator[Check
 def check_disk(folder: Path) -> Iterator[Check]:
     """Whether ``folder`` can be written, who can read it, the space, and how long a synced write takes."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if folder.is_dir():
-        mode = folder.stat().st_mode & 0o777
+    # What is above the devices' folders holds names and no data.
+    devices = sorted(path.parent for path in folder.glob(f"*/{device_db.FILE}"))
+    own = [folder] if folder.is_dir() and (not devices or (folder / device_db.FILE).exists()) else []
+    for holder in (*own, *devices):
+        mode = holder.stat().st_mode & 0o777
         if mode & 0o077:
-            remedy = f"run: chmod 700 {folder}"
-            yield Check("disk", "warn", f"{folder} has mode {mode:03o}: others can read it", remedy)
+            remedy = f"run: chmod 700 {holder}"
+            yield Check("disk", "warn", f"{holder} has mode {mode:03o}: others can read it", remedy)
     free_mb = shutil.disk_usage(existing).free / 1e6
     status: Status = "ok" if free_mb >= LOW_MB else "warn" if free_mb >= FULL_MB else "fail"
     yield Check("disk", status, f"{free_mb:,.0f} MB free", "" if status == "ok" else "make room")
