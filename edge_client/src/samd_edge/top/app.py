@@ -184,6 +184,8 @@ class Top(App[None]):
     def draw(self) -> None:
         """Draw what is known now, and say so when that is not of now."""
         base = self.screen_stack[0]
+        if not base.query("#stale"):
+            return  # a change of size came before the parts, or after them
         reason = self.stale()
         base.set_class(bool(reason), "stale")
         base.query_one("#stale", Static).update(Content(reason))
