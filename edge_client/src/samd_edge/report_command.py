@@ -102,9 +102,7 @@ def _page(arguments: argparse.Namespace, now: datetime) -> str:
         span = histories.span(connection)
         until = now
         if span is not None:
-            # A replay runs ahead of the wall; an admission that has ended ends with its last entry.
-            newest = moment(span[1])
-            until = newest if histories.is_sealed(connection) else max(now, newest)
+            until = moment(histories.end(connection, span[1], seconds(now)))
         asked = _since(arguments.since, until)
         since = asked if span is None else max(asked, min(moment(span[0]), until - timedelta(seconds=1)))
         history = histories.read(

@@ -1,4 +1,9 @@
-"""When nothing was read for longer than the chart allows, and how long each judgement stood."""
+"""When nothing was read for longer than allowed, and how long each judgement stood.
+
+Allowed is the shorter of two: what the chart asks for at that score, and ``USUAL_TIMES`` the usual interval
+of this admission's readings, at least ``CONTINUOUS_S``. The chart's 12 h at a score of 0 are meant for a
+nurse's round: a monitor that sent every few seconds and falls silent leaves a gap long before.
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +15,9 @@ from samd_edge.report.record import History, Run
 
 CONTINUOUS_S: Final = 900.0
 """Where the chart asks for monitoring without a break, a break is longer than this."""
+
+USUAL_TIMES: Final = 10.0
+"""So many times the usual interval of the readings is a break, also where the chart allows a longer one."""
 
 UNJUDGED_S: Final = INTERVAL_SECONDS["low"] or 0.0
 """Where nothing was judged: the interval of a total of 1 to 4."""
@@ -49,7 +57,8 @@ def held(history: History) -> list[Held]:
 
 
 def gaps(history: History) -> list[Gap]:
-    """Stretches without a reading that are longer than the interval in force when they began."""
+    """Stretches without a reading that counts, longer than allowed when they began; also the one from the
+    last such reading to the end of the period."""
     times = list(history.read_at)
     first = history.since if history.before is None else history.before
     edges = [first, *times, history.until]
@@ -91,4 +100,6 @@ def _allowed_s(history: History, current: Held | None, at: float) -> float:
         allowed = CONTINUOUS_S if allowed is None else allowed
     if history.monitoring_interval_s is not None:
         allowed = min(allowed, history.monitoring_interval_s)
+    if history.usual_s is not None:
+        allowed = min(allowed, max(CONTINUOUS_S, USUAL_TIMES * history.usual_s))
     return allowed

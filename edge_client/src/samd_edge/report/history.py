@@ -6,7 +6,10 @@ Half a million readings fit: numbers are kept in arrays, and only what a person 
 import sqlite3
 from array import array
 from collections.abc import Mapping
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -14,6 +17,7 @@ import msgspec
 from samd_data.carry import CARRY_SECONDS
 from samd_data.reading import FIELDS, SIGNS, VITALS, Reading
 from samd_edge import readings
+from samd_edge.clock import AHEAD
 from samd_edge.report import people
 from samd_edge.report.record import SECOND, AlertRow, Artefacts, Entered, History, Run, Series
 from samd_protocol.messages import Alert, Severity
@@ -53,12 +57,19 @@ class _Judged(msgspec.Struct):
     data: _Assessment
 
 
+class _Sent(msgspec.Struct):
+    """When the wall's clock sealed a message."""
+
+    sent_at: datetime
+
+
 class _Alerted(msgspec.Struct):
     data: Alert
 
 
 _readings: Final = msgspec.json.Decoder(Reading)
 _judged: Final = msgspec.json.Decoder(_Judged)
+_sent: Final = msgspec.json.Decoder(_Sent)
 _alerted: Final = msgspec.json.Decoder(_Alerted)
 
 
@@ -78,6 +89,24 @@ def is_sealed(connection: sqlite3.Connection) -> bool:
     return bool(_setting(connection, "sealed", default=False))
 
 
+def end(connection: sqlite3.Connection, newest: float, now: float) -> float:
+    """When a record ends: with its newest entry once the admission has ended, now while it goes on.
+
+    In a replay the patient's clock is not the wall's, and the store knows it by its entries alone: there the
+    record ends with the newest of them.
+    """
+    if newest > now or is_sealed(connection):
+        return newest
+    row = connection.execute("SELECT assessed_at, body FROM assessments ORDER BY id DESC LIMIT 1").fetchone()
+    if row is None:
+        return now
+    try:
+        sent_at = _sent.decode(row[1]).sent_at
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return now
+    return newest if row[0] / SECOND > sent_at.timestamp() + AHEAD.total_seconds() else now
+
+
 def read(connection: sqlite3.Connection, store: Path, *, device: str, since: float, until: float) -> History:
     """The history of a period. ``device`` is the name when no judgement tells it."""
     history = History(
@@ -94,6 +123,7 @@ def read(connection: sqlite3.Connection, store: Path, *, device: str, since: flo
         struck={name: Series() for name in VITALS},
         unmeasured={name: array("d") for name in VITALS},
         read_at=array("d"),
+        usual_s=_usual_s(connection, until),
     )
     newer = int(connection.execute("PRAGMA user_version").fetchone()[0]) >= 2
     people.read(connection, history, reasons=newer)
@@ -148,6 +178,17 @@ def _read_readings(connection: sqlite3.Connection, history: History, flagged: Ma
         series.sort()
 
 
+def _usual_s(connection: sqlite3.Connection, until: float) -> float | None:
+    """The median time between two readings of the whole admission: a period may begin after the last one."""
+    times = connection.execute(
+        "SELECT DISTINCT observed_at FROM readings WHERE origin != 'observation' AND observed_at <= ? "
+        "ORDER BY observed_at",
+        (round(until * SECOND),),
+    )
+    steps = array("q", (later[0] - earlier[0] for earlier, later in pairwise(times)))
+    return median(steps) / SECOND if steps else None
+
+
 def _take(
     history: History, reading: Reading, at: float, wrong: set[str], flags: set[str], *, inside: bool
 ) -> None:
@@ -195,10 +236,12 @@ def _flagged(connection: sqlite3.Connection, history: History) -> dict[int, set[
 
 def _read_artefacts(connection: sqlite3.Connection, history: History) -> None:
     period = _period(history)
-    # SQLite takes the other columns from the row with the maximum, here the last reason.
+    # With MIN beside MAX SQLite may take another column from the row of either: the last reason is asked for.
     for name, kind, count, first, last, reason in connection.execute(
-        "SELECT field, kind, COUNT(*), MIN(observed_at), MAX(observed_at), reason FROM artefacts "
-        "WHERE observed_at BETWEEN ? AND ? GROUP BY field, kind ORDER BY field, kind",
+        "SELECT field, kind, COUNT(*), MIN(observed_at), MAX(observed_at), (SELECT reason FROM artefacts l "
+        "WHERE l.field = a.field AND l.kind = a.kind AND l.observed_at BETWEEN ?1 AND ?2 "
+        "ORDER BY l.observed_at DESC, l.id DESC LIMIT 1) FROM artefacts a "
+        "WHERE observed_at BETWEEN ?1 AND ?2 GROUP BY field, kind ORDER BY field, kind",
         period,
     ):
         history.artefacts.append(Artefacts(name, kind, count, first / SECOND, last / SECOND, reason))

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from samd_data.plausibility import RANGES
 from samd_data.severity import CLASSES
-from samd_edge.report.gaps import CONTINUOUS_S, class_times, gaps, held
+from samd_edge.report.gaps import CONTINUOUS_S, USUAL_TIMES, Gap, class_times, gaps, held
 from samd_edge.report.record import History, moment
-from samd_edge.top.words import LEVELS, NAMES, clean, number, span
+from samd_edge.top.words import LEVELS, NAMES, beside_severity, clean, number, span
 from samd_protocol.messages import Alert
 
 MARK: Final = '<meta name="generator" content="samd-edge report">'
@@ -55,6 +55,7 @@ def render(
         lstrip_blocks=True,
     )
     text = _Text(zone)
+    missing = gaps(history)
     return environment.get_template("page.html.j2").render(
         mark=Markup(MARK),  # noqa: S704  (our own, as is the picture)
         picture=Markup(svg),  # noqa: S704
@@ -83,6 +84,7 @@ def render(
         unjudged=history.counts["assessments"] == 0 and history.counts["readings"] > 0,
         last=_last(history, text),
         highest=_highest(history, text),
+        silent=_silent(history, missing, text),
         open_alert=_open_alert(history, text),
         classes=_classes(history),
         signs=_signs(history, text),
@@ -107,14 +109,16 @@ def render(
             [
                 {
                     "start": "before anything was read" if gap.start is None else text.short(gap.start),
-                    "end": "now" if gap.end == history.until and not history.sealed else text.short(gap.end),
+                    "end": text.short(gap.end) + (", the end" if gap.end == history.until else ""),
                     "long": "" if gap.start is None else span(gap.end - gap.start),
                     "allowed": span(gap.allowed_s),
                 }
-                for gap in gaps(history)
+                for gap in missing
             ]
         ),
         continuous=span(CONTINUOUS_S),
+        usual=None if history.usual_s is None else span(history.usual_s),
+        usual_times=f"{USUAL_TIMES:g}",
         observations=_newest(
             [
                 {
@@ -195,14 +199,27 @@ def _last(history: History, text: _Text) -> dict[str, Any] | None:
     if not stands or stands[-1].end < history.until:
         return None
     run = stands[-1].run
+    possible = max(run.severity, run.possible)
+    unknown = run.severity == 0 < possible
     return {
         "score": _range(run.low, run.high),
         "ranged": run.high > run.low,
         "band": run.band,
-        "severity": "none or worse" if run.severity == 0 < run.possible else CLASSES[run.severity],
-        "style": "open" if run.severity == 0 < run.possible else str(run.severity),
+        "severity": "?" if unknown else CLASSES[run.severity],
+        "said": beside_severity(run.severity, possible, run.rule, None if run.model < 0 else run.model),
+        "style": "open" if unknown else str(run.severity),
         "at": text.short(run.last),
     }
+
+
+def _silent(history: History, missing: Sequence[Gap], text: _Text) -> str | None:
+    """That nothing is read any more, when the period ends in a gap."""
+    if not missing or missing[-1].end < history.until:
+        return None
+    last = missing[-1]
+    if last.start is None:
+        return "no reading at all"
+    return f"no reading since {text.short(last.start)}: {span(last.end - last.start)} until the end"
 
 
 def _highest(history: History, text: _Text) -> dict[str, str] | None:

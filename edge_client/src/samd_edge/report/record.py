@@ -118,7 +118,8 @@ class History:
 
     ``values``, ``flagged``, ``struck``: per sign. ``unmeasured``: times at which a sign could not be used at
     all. ``read_at``: when a reading with a sign that counts came; ``before``: the last such one before
-    ``since``. ``runs``: judgements; ``runs[0]`` may begin before ``since``.
+    ``since``. ``usual_s``: the median time between two readings of the admission; None with fewer than two.
+    ``runs``: judgements; ``runs[0]`` may begin before ``since``.
     """
 
     store: Path
@@ -135,6 +136,7 @@ class History:
     unmeasured: dict[str, "array[float]"]
     read_at: "array[float]"
     before: float | None = None
+    usual_s: float | None = None
     oxygen: list[Entered] = field(default_factory=list)
     consciousness: list[Entered] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)

@@ -104,20 +104,24 @@ def severity(view: View) -> tuple[str, str, str]:
         return NOTHING, "unknown", "no patient is admitted"
     if view.news2 is None:
         return NOTHING, "unknown", "nothing measured yet"
-    certain = view.severity
-    possible = max(certain, view.rule_severity_possible)
+    possible = max(view.severity, view.rule_severity_possible)
+    said = beside_severity(
+        view.severity, possible, view.rule_severity, None if view.model is None else view.model.severity
+    )
+    if possible > view.severity == 0:
+        return "?", "unknown", said
+    return CLASSES[view.severity].upper(), f"severity-{view.severity}", said
+
+
+def beside_severity(certain: int, possible: int, rule: int, model: int | None) -> str:
+    """What must be said with a class: which other one is possible, or by whom it was judged."""
     if possible > certain == 0:
-        return "?", "unknown", f"none to {CLASSES[possible]}"
-    word, style = CLASSES[certain].upper(), f"severity-{certain}"
+        return f"none to {CLASSES[possible]}"
     if possible > certain:
-        return word, style, f"at least; possibly {CLASSES[possible]}"
-    if view.model is None:
-        return word, style, "by the rule"
-    if view.model.severity > view.rule_severity:
-        return word, style, "by the model"
-    if view.model.severity < view.rule_severity:
-        return word, style, "by the rule"
-    return word, style, "by rule and model"
+        return f"at least; possibly {CLASSES[possible]}"
+    if model is None or model < rule:
+        return "by the rule"
+    return "by the model" if model > rule else "by rule and model"
 
 
 def state(sign: SignView) -> tuple[str, str]:
