@@ -60,6 +60,11 @@ class Time:
         self.moment += timedelta(seconds=seconds)
 
 
+def test_a_replay_may_be_told_by_a_table(folder: Path) -> None:
+    source = open_source(parse(f"replay:{folder}", {"patient": 7, "speed": 600, "from": "50%"}))
+    assert (source.clock.speed, len(list(source.history()))) == (600.0, 5)
+
+
 # -- the URL -----------------------------------------------------------------------------------------------
 
 

@@ -110,18 +110,17 @@ def open_source(url: SourceURL, around: Surroundings) -> Replay:
     url.only("patient", "speed", "from")
     if not url.path:
         raise SourceError("source replay: names no data set; write replay:PATH?patient=N&speed=600")
+    given = {**url.options, **{name: str(value) for name, value in url.table.items()}}
     try:
-        speed = float(url.options.get("speed", "1"))
+        speed = float(given.get("speed", "1"))
     except ValueError:
         speed = math.nan
     if not 0 < speed <= 1e6:
-        raise SourceError(
-            f"speed={url.options['speed']}: it is above 0 and at most 1000000, such as speed=600"
-        )
-    readings = load(Path(url.path), url.options.get("patient")).readings
+        raise SourceError(f"speed={given['speed']}: it is above 0 and at most 1000000, such as speed=600")
+    readings = load(Path(url.path), given.get("patient")).readings
     if not readings:
         raise SourceError(f"{url.path}: this patient has no readings; choose another with ?patient=N")
-    before, start = split(readings, url.options.get("from", "0%"))
+    before, start = split(readings, given.get("from", "0%"))
     return Replay(readings[:before], readings[before:], start, speed, wall=around.wall)
 
 
