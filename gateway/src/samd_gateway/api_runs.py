@@ -25,9 +25,7 @@ class RunRequest(BaseModel):
     learning_rate: float = 0.01
     proximal_mu: float = Field(0.0, description="Weight of FedProx's proximal term")
     mask_rate: float = Field(0.15, description="Share of signs that are hidden in training rows")
-    logit_adjustment: float | None = Field(
-        None, description="Of severity 1, of deterioration 0, unless it is given"
-    )
+    logit_adjustment: float = Field(1.0, description="Left out, it is 0 for deterioration")
     strategy: str = Field("FedAvg", description="A strategy of flwr.serverapp.strategy")
     quorum: int = Field(1, description="How many devices must take part, and must reply in each round")
     admission_deadline_s: float = 15.0
@@ -52,7 +50,7 @@ class RunRequest(BaseModel):
         """Raises UsageError for a value out of its range, and for what does not go together."""
         try:
             given = self.model_dump(exclude={"devices"})
-            if self.logit_adjustment is None:
+            if "logit_adjustment" not in self.model_fields_set:
                 given["logit_adjustment"] = logit_adjustment(self.task)
             spec = RunSpec(**given)
         except ValueError as error:
