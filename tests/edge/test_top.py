@@ -493,7 +493,7 @@ def on_screen(
     async def run() -> None:
         now = Now()
         app = Top(feed, every_s=0.2, wall=now.wall, monotonic=now.monotonic, zone=UTC, **about)
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             await until(
                 pilot, lambda: any("bed-01" in row or "NO VIEW" in row for row in shown(app)), "a view"
             )
@@ -615,6 +615,70 @@ def test_keys() -> None:
     on_screen(feed, see)
 
 
+@pytest.mark.parametrize("form", [False, True])
+def test_ctrl_c_quits(form: bool) -> None:
+    async def see(app: Top, pilot: Pilot[None], now: Now) -> None:
+        if form:
+            await pilot.press("o")
+            await until(pilot, lambda: app.screen.query("#by"), "the form")
+            app.screen.query_one("#by", Input).focus()
+            await pilot.pause()
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: not app.is_running, "the end")
+
+    on_screen(Given(SICK_VIEW), see)
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_longest_words_keep_to_their_places(columns: int) -> None:
+    async def see(app: Top, pilot: Pilot[None], now: Now) -> None:
+        rows = shown(app)
+        assert "replay ×600" in rows[0]
+        assert "clock NOT synced" in rows[0]
+        for number, row in enumerate(letters.large("MEDIUM")):
+            assert row.strip() in rows[2 + number]
+        assert rows[1][50:].startswith("band low-medium")
+        assert rows[2][50:].endswith("OVERDUE by 23 h 10 min")
+        assert rows[2][48:50] == "  "
+        assert rows[5].endswith(" …")
+
+    view = make_view(
+        {**WELL, "heart_rate": 95.0},
+        admission="replay-of-a-long-name-7",
+        clock="unsynced",
+        speed=600.0,
+        severity=2,
+        band_high="medium",
+        next_due_s=-83_400.0,
+        alert=AlertView(active=True, severity=2, waiting="goes down to level 1 in 8 min if " * 4),
+    )
+    assert view.news2 is not None
+    view = msgspec.structs.replace(view, news2=msgspec.structs.replace(view.news2, band="low-medium"))
+    on_screen(Given(view), see, (columns, 24))
+
+
+def test_a_source_that_ended_says_by_which_clock() -> None:
+    ended = SourceView(name="replay", readings=9, rejected=0, last_s=144.0, ended=True)
+    assert panels.plain(panels.system(make_view(WELL, speed=600.0, sources=[ended]), 120))[-1] == (
+        "replay  ENDED  last 24 h 00 min ago, patient's time (wall: 2 min)  9 readings  0 rejected"
+    )
+    live = make_view(WELL, sources=[ended])
+    assert "ENDED  last 2 min ago (wall clock)  9 readings" in text_of(live)
+
+
+def test_a_choice_is_told_by_its_shape() -> None:
+    async def see(app: Top, pilot: Pilot[None], now: Now) -> None:
+        await pilot.press("o")
+        await until(pilot, lambda: app.screen.query("#by"), "the form")
+        app.screen.query_one("#consciousness", RadioSet).query("RadioButton")[1].value = True  # type: ignore[attr-defined]
+        await until(pilot, lambda: any("● A  alert" in row for row in shown(app)), "the mark")
+        text = "\n".join(shown(app))
+        assert (text.count("●"), text.count("○")) == (2, 7)
+        assert "to be entered: A alert" in text
+
+    on_screen(Given(RANGE_VIEW), see)
+
+
 async def fill(app: Top, pilot: Pilot[None], consciousness: int, oxygen: int, by: str) -> None:
     """Open the form, choose, write the name, press Enter."""
     await pilot.press("o")
@@ -630,13 +694,12 @@ async def fill(app: Top, pilot: Pilot[None], consciousness: int, oxygen: int, by
 def test_an_observation_is_entered_with_a_name() -> None:
     async def see(app: Top, pilot: Pilot[None], now: Now) -> None:
         await fill(app, pilot, 2, 1, "N. Kim")
-        assert any("to be entered: C new confusion, on air" in row for row in shown(app))
-        await until(pilot, lambda: any("│  entered" in row for row in shown(app)), "the answer")
+        await until(pilot, lambda: not app.screen.query("#by"), "the form to close")
+        said = "entered: C new confusion, on air, by N. Kim"
+        await until(pilot, lambda: said in " ".join(" ".join(shown(app)).replace("▌", "").split()), "answer")
         assert feed.entered == [
             {"type": "observation.add", "by": "N. Kim", "consciousness": "C", "supplemental_oxygen": False}
         ]
-        await pilot.press("escape")
-        await pilot.pause()
         await pilot.press("o")
         await until(pilot, lambda: app.screen.query("#by"), "the form")
         assert app.screen.query_one("#by", Input).value == "N. Kim"

@@ -17,7 +17,7 @@ from textual.widgets import Footer, Static
 from samd_edge.clock import wall_now
 from samd_edge.top import letters, panels, words
 from samd_edge.top.feed import Feed, FeedError, aged, is_stale
-from samd_edge.top.form import Form
+from samd_edge.top.form import Entered, Form
 from samd_edge.top.look import DARK, LIGHT, Panel
 from samd_edge.top.trends import Line
 from samd_edge.view import View
@@ -33,7 +33,7 @@ LARGE: Final = 40
 """From this many rows on a wide screen draws the score at twice the size."""
 
 _HELP: Final = """\
-q  quit                         h  trends of 1, 6 or 24 hours
+q  quit (or ctrl+c)             h  trends of 1, 6 or 24 hours
 o  enter an observation         s  worst signs first, or as the chart
 l  light or dark                ?  this page
 
@@ -76,6 +76,7 @@ class Top(App[None]):
     TITLE = "samd-edge top"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "quit"),
+        Binding("ctrl+c", "quit", "quit", show=False, priority=True),
         Binding("h", "hours", "hours"),
         Binding("o", "observe", "observation"),
         Binding("s", "sort", "sort"),
@@ -89,8 +90,8 @@ class Top(App[None]):
              background: #c92a2a; color: #ffffff; text-style: bold; }
     .stale #stale { display: block; }
     #now { height: 5; }
-    #score { width: 20; height: 5; }
-    #severity { width: 28; height: 5; }
+    #score { width: 19; height: 5; }
+    #severity { width: 31; height: 5; }
     #situation { width: 1fr; height: 5; }
     .large #now { height: 7; }
     .large #score { width: 40; height: 7; }
@@ -136,7 +137,7 @@ class Top(App[None]):
         with Horizontal(id="now"):
             yield Panel(self._part(self._score), name="score")
             yield Panel(self._part(self._severity), name="severity")
-            yield Panel(self._part(panels.situation), name="situation")
+            yield Panel(self._part(self._situation), name="situation")
         yield Panel(self._part(panels.advice), name="advice")
         with Vertical(id="main"):
             with Vertical(id="left"):
@@ -227,7 +228,7 @@ class Top(App[None]):
         ranged = view.news2 is not None and view.news2.total is None
         title = "NEWS2, a range" if ranged else "NEWS2"
         rows = letters.large(words.score(view), self._scale)
-        return [[(title[:width], "")], *([(row, "bold")] for row in rows)]
+        return [panels.cut(line, width) for line in ([(title, "")], *([(row, "bold")] for row in rows))]
 
     def _severity(self, view: View, width: int) -> list[Line]:
         word, style, said = words.severity(view)
@@ -235,7 +236,11 @@ class Top(App[None]):
             word, style, said = "STALE", "unknown", "not of now"
         rows = letters.large(word, self._scale)
         title = f"severity {said}"
-        return [[(title if len(title) <= width else said, "")], *([(f" {row} ", style)] for row in rows)]
+        head = title if len(title) <= width - 2 else said  # two columns stay free of the part beside it
+        return [panels.cut([(head, "")], width - 2), *([(f" {row} ", style)] for row in rows)]
+
+    def _situation(self, view: View, width: int) -> list[Line]:
+        return panels.situation(view, width, 5 * self._scale - 3 * (self._scale - 1))
 
     def _table(self, view: View, width: int) -> list[Line]:
         height = 1
@@ -288,7 +293,8 @@ class Top(App[None]):
     def _admission(self) -> str | None:
         return None if self._view is None or self.stale() else self._view.admission
 
-    def _entered(self, by: str | None) -> None:
-        if by:
-            self._by = by
+    def _entered(self, entered: Entered | None) -> None:
+        if entered is not None:
+            self._by = entered.by
+            self.notify(words.clean(f"entered: {entered.what}, by {entered.by}"), markup=False)
             self._ask()

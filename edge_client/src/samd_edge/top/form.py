@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from textual import on
 from textual.app import ComposeResult
@@ -26,8 +26,24 @@ _CONSCIOUSNESS: Final = (
 _OXYGEN: Final = ((None, "not observed"), (False, "on air"), (True, "on oxygen"))
 
 
-class Form(ModalScreen[str | None]):
-    """Asks, sends, shows the answer; closes with the name once something was entered, with None otherwise.
+class Entered(NamedTuple):
+    """What the agent took, in words, and by whom it was entered."""
+
+    what: str
+    by: str
+
+
+class Choice(RadioButton):
+    """A choice that shows by its shape whether it is the chosen one: ● or ○."""
+
+    @property
+    def _button(self) -> Content:
+        # Textual draws both alike and in two colours, which not everybody and not every terminal tells apart.
+        return Content.assemble(("●" if self.value else "○", self.get_visual_style("toggle--button")))
+
+
+class Form(ModalScreen[Entered | None]):
+    """Asks and sends; closes with what was entered, or with None; a refusal is shown, and it stays open.
 
     ``admission`` is the one that the form was opened for; ``current`` says which it is now. What was seen of
     one patient is never entered for the next.
@@ -40,6 +56,8 @@ class Form(ModalScreen[str | None]):
             background: $surface; }
     #choices { height: auto; }
     #choices RadioSet { width: 1fr; height: auto; border: round $faint; border-title-color: $foreground; }
+    #choices RadioButton > .toggle--button { color: $foreground; background: $surface; }
+    #choices RadioButton.-on > .toggle--label { text-style: bold; }
     #choices RadioSet:focus { border: round $primary; }
     #by { border: round $faint; border-title-color: $foreground; }
     #by:focus { border: round $primary; }
@@ -55,7 +73,6 @@ class Form(ModalScreen[str | None]):
         self._admission = admission
         self._current = current
         self._by = by
-        self._entered: str | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(id="form"):
@@ -79,11 +96,13 @@ class Form(ModalScreen[str | None]):
 
     @on(RadioSet.Changed)
     def _choose(self) -> None:
-        """What would be entered, in words: the marks of the choices differ by colour alone."""
+        """What would be entered, in words."""
+        self.query_one("#chosen", Static).update(Content(f"to be entered: {self._told() or 'nothing yet'}"))
+
+    def _told(self) -> str:
         consciousness, oxygen = self._chosen()
         said = [_text(_CONSCIOUSNESS, consciousness), _text(_OXYGEN, oxygen)]
-        told = ", ".join(text for text in said if text)
-        self.query_one("#chosen", Static).update(Content(f"to be entered: {told or 'nothing yet'}"))
+        return ", ".join(text for text in said if text)
 
     def _chosen(self) -> tuple[str | None, bool | None]:
         return (
@@ -94,7 +113,7 @@ class Form(ModalScreen[str | None]):
     @on(Button.Pressed, "#close")
     def action_close(self) -> None:
         """Back to the picture."""
-        self.dismiss(self._entered)
+        self.dismiss(None)
 
     @on(Input.Submitted)
     @on(Button.Pressed, "#enter")
@@ -108,33 +127,28 @@ class Form(ModalScreen[str | None]):
         if oxygen is not None:
             body["supplemental_oxygen"] = oxygen
         if consciousness is None and oxygen is None:
-            self._say("nothing to enter: choose consciousness, oxygen, or both", good=False)
+            self._say("nothing to enter: choose consciousness, oxygen, or both")
             return
         if not by:
-            self._say("by whom? an observation carries a name", good=False)
+            self._say("by whom? an observation carries a name")
             self.query_one("#by", Input).focus()
             return
         if self._current() != self._admission:
-            self._say(
-                f"not entered: {self._admission} is not the admission of now; close, and look again",
-                good=False,
-            )
+            self._say(f"not entered: {self._admission} is not the admission of now; close, and look again")
             return
+        entered = Entered(self._told(), by)
         button = self.query_one("#enter", Button)
         button.disabled = True  # once is enough
         try:
             await asyncio.to_thread(self._feed.enter, body)
         except FeedError as error:
-            self._say(f"not entered: {error}", good=False)
-        else:
-            self._entered = by
-            self._say("entered", good=True)
-        finally:
+            self._say(f"not entered: {error}")
             button.disabled = False
+        else:
+            self.dismiss(entered)
 
-    def _say(self, text: str, *, good: bool) -> None:
-        style = "bold $text-success" if good else "bold $text-error"
-        self.query_one("#answer", Static).update(Content.styled(clean(text), style))
+    def _say(self, text: str) -> None:
+        self.query_one("#answer", Static).update(Content.styled(clean(text), "bold $text-error"))
 
 
 def _text(choices: Sequence[tuple[object, str]], chosen: object) -> str:
@@ -142,4 +156,4 @@ def _text(choices: Sequence[tuple[object, str]], chosen: object) -> str:
 
 
 def _choices(name: str, texts: list[str]) -> RadioSet:
-    return RadioSet(*(RadioButton(text, value=index == 0) for index, text in enumerate(texts)), id=name)
+    return RadioSet(*(Choice(text, value=index == 0) for index, text in enumerate(texts)), id=name)

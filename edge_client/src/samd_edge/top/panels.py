@@ -12,7 +12,7 @@ from typing import Final
 from samd_data.severity import CLASSES
 from samd_edge.top import words
 from samd_edge.top.trends import Line, Span, score_rows, sign_rows
-from samd_edge.view import SignView, View
+from samd_edge.view import SignView, SourceView, View
 
 _CELLS: Final = (14, 17, 12, 6, 9)
 _CELLS_NARROW: Final = (13, 14, 11, 6, 7)
@@ -22,11 +22,13 @@ so many columns. The trend takes the rest."""
 
 _ENTERED: Final = ("supplemental_oxygen", "consciousness")
 _NARROW_BAR: Final = 4
+_SHORT_NAME: Final = 16
 _ONE_MEASUREMENT_S: Final = 60.0
 
 
 def head(view: View, width: int, zone: tzinfo | None = None) -> list[Line]:
-    """Who and when."""
+    """Who and when. Where there is no room, what is as it should be goes first, then the end of the
+    admission's name: what warns stays."""
     at = view.at.astimezone(zone)
     admission = (
         "no patient admitted" if view.admission is None else f"admission {words.clean(view.admission)}"
@@ -40,18 +42,27 @@ def head(view: View, width: int, zone: tzinfo | None = None) -> list[Line]:
     ]
     if view.speed != 1:
         parts.append((f"  replay ×{view.speed:g}", "warn"))
-    return [_cut(parts, width)]
+    for part in [part for part in reversed(parts) if part[1] == "dim"]:
+        if _length(parts) > width:
+            parts.remove(part)
+    over = _length(parts) - width
+    if over > 0:
+        name, style = parts[1]
+        parts[1:2] = cut([(name, style)], max(_SHORT_NAME, len(name) - over))
+    return [cut(parts, width)]
 
 
-def situation(view: View, width: int) -> list[Line]:
-    """Band, when the next observations are due, and the alert, in five lines."""
+def situation(view: View, width: int, most: int | None = None) -> list[Line]:
+    """Band, when the next observations are due, and the alert, in at most ``most`` lines."""
     lines: list[Line] = []
     if view.news2 is None:
         lines.append([("band --", "unknown")])
     else:
         possible = "" if view.band_high in (None, view.news2.band) else f", possibly {view.band_high}"
+        if len(f"band {view.news2.band}{possible}") > width:
+            possible = f" to {view.band_high}"
         lines.append([(f"band {view.news2.band}", "bold"), (possible, "")])
-    lines.append([_due(view)])
+    lines.append([_due(view, width)])
     alert = view.alert
     if alert.active:
         level = words.LEVELS.get(alert.severity, "")
@@ -67,7 +78,10 @@ def situation(view: View, width: int) -> list[Line]:
         lines.append([("no alert", "dim" if view.admission is not None else "unknown")])
     if alert.waiting:
         lines += wrapped(words.clean(alert.waiting), width, "")
-    return [_cut(line, width) for line in lines]
+    if most is not None and len(lines) > most:
+        text, style = lines[most - 1][-1]
+        lines[most - 1 :] = [[(f"{text[: max(0, width - 2)]} …", style)]]
+    return [cut(line, width) for line in lines]
 
 
 def advice(view: View, width: int) -> list[Line]:
@@ -84,7 +98,7 @@ def table(view: View, width: int, *, hours: float, height: int = 1, worst_first:
     cells = _CELLS if width >= _NARROW else _CELLS_NARROW
     room = max(0, width - sum(cells) - len(cells))
     span = f"trend of {hours:g} h"
-    lines: list[Line] = [[(_row(cells, "", "value", "age", "pts", ""), "dim"), (span[:room], "dim")]]
+    lines: list[Line] = [[(_row(cells, "", "value", "age", "pts", ""), "dim"), *cut([(span, "dim")], room)]]
     signs = {sign.field: sign for sign in view.signs}
     fields = [field for field in words.NAMES if field != "diastolic_bp"]
     if worst_first:
@@ -116,7 +130,7 @@ def table(view: View, width: int, *, hours: float, height: int = 1, worst_first:
         points.append((0.0, now.low, now.high, view.severity))
     rows = score_rows(points, seconds=hours * 3600, width=room, height=height)
     lines += _block(score, rows, _row(cells, "", "", "", "", ""))
-    return [_cut(line, width) for line in lines]
+    return [cut(line, width) for line in lines]
 
 
 def model(view: View, width: int, *, one_line: bool) -> list[Line]:
@@ -125,7 +139,7 @@ def model(view: View, width: int, *, one_line: bool) -> list[Line]:
         version = "" if view.model_version is None else f" version {view.model_version}"
         absent: Line = [(f"model{version} has no view", "unknown")]
         lines = [absent] if one_line or view.news2 is None else [_rule(view), absent]
-        return [_cut(line, width) for line in lines]
+        return [cut(line, width) for line in lines]
     said = view.model
     head: Line = [
         (f"model {said.version} says ", ""),
@@ -136,7 +150,7 @@ def model(view: View, width: int, *, one_line: bool) -> list[Line]:
         for name, share in shares:
             head.append((f"  {name} {share:.0%} ", "bold" if name == CLASSES[said.severity] else ""))
             head.append((_bar(share, _NARROW_BAR), "trend"))
-        return [_cut(head, width)]
+        return [cut(head, width)]
     lines = [_rule(view), head]
     room = max(4, width - 16)
     lines += [
@@ -146,7 +160,7 @@ def model(view: View, width: int, *, one_line: bool) -> list[Line]:
         ]
         for name, share in shares
     ]
-    return [_cut(line, width) for line in lines]
+    return [cut(line, width) for line in lines]
 
 
 def _rule(view: View) -> Line:
@@ -189,7 +203,7 @@ def notes(view: View, width: int, most: int | None = None) -> list[Line]:
     if most is None or len(lines) <= most:
         return lines
     kept: list[Line] = lines[: max(0, most - 1)]
-    return [*kept, _cut([(f"… {len(lines) - len(kept)} more lines: enlarge the window", "bold")], width)]
+    return [*kept, cut([(f"… {len(lines) - len(kept)} more lines: enlarge the window", "bold")], width)]
 
 
 def system(view: View, width: int, most: int | None = None) -> list[Line]:
@@ -207,9 +221,9 @@ def system(view: View, width: int, most: int | None = None) -> list[Line]:
         lines = _flow(parts, width)
         lines += [line for text, style in down for line in wrapped(f"  {text}", width, style)]
     else:
-        lines = [_cut(_spaced([*parts, *down]), width)]
+        lines = [cut(_spaced([*parts, *down]), width)]
     for source in view.sources:
-        last = "no reading yet" if source.last_s is None else f"last {words.span(source.last_s)} ago"
+        last = _last(source, view.speed)
         told: Line = [
             (words.clean(source.name), ""),
             (last, "" if source.last_s is not None else "warn"),
@@ -220,13 +234,13 @@ def system(view: View, width: int, most: int | None = None) -> list[Line]:
             told.insert(1, (f"FAILED: {words.clean(source.error)}", "bad"))
         elif source.ended:
             told.insert(1, ("ENDED", "warn"))
-        lines += _flow(told, width) if most is None else [_cut(_spaced(told), width)]
+        lines += _flow(told, width) if most is None else [cut(_spaced(told), width)]
     if not view.sources:
         lines.append([("no source", "warn")])
     if most is None or len(lines) <= most:
         return lines
     more = f"… {len(lines) - most + 1} more sources: enlarge the window"
-    return [*lines[: most - 1], _cut([(more, "warn")], width)]
+    return [*lines[: most - 1], cut([(more, "warn")], width)]
 
 
 def plain(lines: list[Line]) -> list[str]:
@@ -243,14 +257,30 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _due(view: View) -> Span:
+def _length(line: Line) -> int:
+    return sum(len(text) for text, _ in line)
+
+
+def _last(source: SourceView, speed: float) -> str:
+    """When a source read last: in the patient's time, as every other age, where that is not the wall's."""
+    if source.last_s is None:
+        return "no reading" if source.ended else "no reading yet"
+    wall = words.span(source.last_s)
+    if speed != 1:
+        return f"last {words.span(source.last_s * speed)} ago, patient's time (wall: {wall})"
+    return f"last {wall} ago (wall clock)" if source.ended else f"last {wall} ago"
+
+
+def _due(view: View, width: int) -> Span:
     if view.news2 is None:
         return "next observations --", "unknown"
     if view.next_due_s is None:
         return "monitor without a break", "bold"
     if view.next_due_s < 0:
-        return f"observations OVERDUE by {words.span(-view.next_due_s)}", "bad"
-    return f"next observations in {words.span(view.next_due_s)}", ""
+        late = f"OVERDUE by {words.span(-view.next_due_s)}"
+        return (f"observations {late}" if len(late) + 13 <= width else late), "bad"
+    early = f"observations in {words.span(view.next_due_s)}"
+    return (f"next {early}" if len(early) + 5 <= width else early), ""
 
 
 def _rank(sign: SignView | None) -> int:
@@ -261,7 +291,11 @@ def _rank(sign: SignView | None) -> int:
 
 
 def _row(cells: tuple[int, ...], *texts: str) -> str:
-    return "".join(f"{text:<{width}.{width}} " for text, width in zip(texts, cells, strict=True))
+    return "".join(f"{_cell(text, width)} " for text, width in zip(texts, cells, strict=True))
+
+
+def _cell(text: str, width: int) -> str:
+    return f"{text if len(text) <= width else f'{text[: width - 1]}…':<{width}}"
 
 
 def _sign(sign: SignView, beside: SignView | None, cells: tuple[int, ...], *, admitted: bool) -> Line:
@@ -278,7 +312,7 @@ def _sign(sign: SignView, beside: SignView | None, cells: tuple[int, ...], *, ad
     )
     line: Line = []
     for (text, style), width in zip(texts, cells, strict=True):
-        line += [(f"{text:<{width}.{width}}", style), (" ", "")]
+        line += [(_cell(text, width), style), (" ", "")]
     return line
 
 
@@ -324,10 +358,10 @@ def _flow(parts: Line, width: int) -> list[Line]:
         if lines[-1] and sum(len(text) + 2 for text, _ in lines[-1]) + len(part[0]) > width:
             lines.append([])
         lines[-1].append(part)
-    return [_cut(_spaced(line), width) for line in lines]
+    return [cut(_spaced(line), width) for line in lines]
 
 
-def _cut(line: Line, width: int) -> Line:
+def cut(line: Line, width: int) -> Line:
     """The line within the width; what does not fit ends with an ellipsis."""
     left, kept = width, Line()
     for text, style in line:
