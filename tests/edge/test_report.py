@@ -507,7 +507,9 @@ def test_the_reason_of_the_last_rejection_is_told(tmp_path: Path) -> None:
     for minute, reason in ((0, "the first"), (10, "the second"), (5, "told late")):
         ward.read(minute, flags={"spo2": ("jump", reason)})
     ward.store.close()
-    assert page_of(tmp_path).rows["artefacts"][1][2:] == ["3", short(0), short(10), "the second"]
+    page = page_of(tmp_path)
+    assert page.rows["artefacts"][1][2:] == ["3", short(0), short(10), "the second"]
+    assert "the first is kept, with its time and its reason" in page.sections["artefacts"]
 
 
 def test_on_scale_2_high_saturations_score_only_while_oxygen_is_given(tmp_path: Path) -> None:
