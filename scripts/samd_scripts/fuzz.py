@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from samd_scripts.fuzzing.engines import has_atheris
-from samd_scripts.fuzzing.target import ROOT, load
+from samd_scripts.fuzzing.target import ROOT, load, names
 
 PROCESSES: Final = 2
 GRACE_SECONDS: Final = 60.0
@@ -72,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.target_module is not None and not args.target_module.is_file():
         parser.error(f"no file {args.target_module}")
-    targets = load(args.target_module)
+    targets = names(args.target_module)
     unknown = [name for name in args.targets if name not in targets]
     if unknown:
         parser.error(f"no target {unknown[0]!r}; choose from: {', '.join(targets)}")
     if args.list:
-        for target in targets.values():
+        for target in load(args.target_module).values():
             print(f"{target.name:<20} {target.about}")
         return 0
     if args.replay is not None:
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("atheris is not installed here; leave --engine out, and hypothesis draws the inputs")
     if args.seed is None:
         args.seed = random.SystemRandom().randrange(1, 2**31)
-    outcomes = _fuzz(args.targets or list(targets), args, console)
+    outcomes = _fuzz(args.targets or targets, args, console)
     found = [outcome for outcome in outcomes if outcome.crashes or outcome.error]
     if args.json:
         print(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from samd_scripts.fuzzing.engines import has_atheris
-from samd_scripts.fuzzing.target import load
+from samd_scripts.fuzzing.target import MODULES, load, names
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = [
@@ -111,6 +111,13 @@ def test_the_list_names_every_target(tmp_path: Path) -> None:
     done = fuzz(tmp_path, "--list")
     assert done.returncode == 0
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(load())
+
+
+def test_every_target_is_named_where_its_module_is() -> None:
+    assert [target.name for target in load().values()] == names()
+    for module, found in MODULES.items():
+        for name in found:
+            assert name in load(only=name), module
 
 
 def test_every_kept_input_belongs_to_a_target() -> None:

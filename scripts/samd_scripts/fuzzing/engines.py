@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.engine == "atheris":
         _atheris(args)
         return 0  # libFuzzer ends the process itself
-    target = load(args.module)[args.target]
+    target = load(args.module, args.target)[args.target]
     if args.engine == "replay":
         target.run(args.file.read_bytes())
         return 0
@@ -58,7 +58,7 @@ def _atheris(args: argparse.Namespace) -> None:
 
     include = [*INSTRUMENTED, *([args.module.stem] if args.module else [])]
     with atheris.instrument_imports(include=include, enable_loader_override=False):
-        target = load(args.module)[args.target]
+        target = load(args.module, args.target)[args.target]
     with tempfile.TemporaryDirectory(prefix="samd-fuzz-") as folder:
         seeds = Path(folder, "seeds")
         seeds.mkdir()

@@ -19,21 +19,22 @@ INSTRUMENTED: Final = ("samd_data", "samd_protocol", "samd_edge")
 MOST_SECONDS: Final = 2.0
 """Processor time that one input of a few kilobytes may take; usual is a millisecond."""
 
-_MODULES: Final = (
-    "tables",
-    "json_lines",
-    "wire",
-    "training",
-    "bundles",
-    "settings",
-    "options",
-    "control",
-    "intake",
-    "monitors",
-    "fhir",
-    "hl7v2",
-    "ble",
-)
+MODULES: Final[dict[str, tuple[str, ...]]] = {
+    "tables": ("csv", "csv-written"),
+    "json_lines": ("jsonl", "jsonl-written"),
+    "wire": ("envelope", "envelope-written", "command", "command-written"),
+    "training": ("task", "update", "training-written", "frames"),
+    "bundles": ("bundle", "bundle-written"),
+    "settings": ("config", "config-written", "source-url"),
+    "options": ("options", "options-written", "mapping", "mapping-written"),
+    "control": ("control", "control-written", "orders-written"),
+    "intake": ("intake-written",),
+    "monitors": ("mqtt-json", "mqtt-json-written", "mqtt-lines"),
+    "fhir": ("fhir", "fhir-written"),
+    "hl7v2": ("hl7", "hl7-written"),
+    "ble": ("ble", "ble-written"),
+}
+"""The modules here, and their targets: a process that runs one of them loads no more than it needs."""
 
 
 class Wrong(AssertionError):  # noqa: N818  (a finding)
@@ -73,11 +74,21 @@ class Target:
         return [*self.seeds(), *kept]
 
 
-def load(module: Path | None = None) -> dict[str, Target]:
-    """The targets by name, in their order; with ``module``, those of this file (its ``TARGETS``) alone."""
+def names(module: Path | None = None) -> list[str]:
+    """The names of the targets, in their order."""
+    if module is not None:
+        return list(load(module))
+    return [name for found in MODULES.values() for name in found]
+
+
+def load(module: Path | None = None, only: str | None = None) -> dict[str, Target]:
+    """The targets by name, in their order; with ``module``, those of this file (its ``TARGETS``) alone.
+
+    With ``only`` nothing is imported but the module of that target."""
     if module is not None:
         sys.path.insert(0, str(module.resolve().parent))
         loaded = [importlib.import_module(module.stem)]
     else:
-        loaded = [importlib.import_module(f"{__package__}.{name}") for name in _MODULES]
+        wanted = [part for part, found in MODULES.items() if only is None or only in found]
+        loaded = [importlib.import_module(f"{__package__}.{part}") for part in wanted]
     return {target.name: target for part in loaded for target in part.TARGETS}

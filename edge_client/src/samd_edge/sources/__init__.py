@@ -33,7 +33,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from samd_data.errors import DataError
-from samd_data.plausibility import Rejection, shown
+from samd_data.plausibility import Rejection, printable, shown
 from samd_data.reading import Reading
 from samd_edge.clock import Clock, wall_now
 from samd_edge.extras import install
@@ -152,7 +152,7 @@ def parse(text: str, table: Mapping[str, Any] = _NOTHING) -> SourceURL:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
-            raise SourceError(f"source {text!r}: {name} is given twice; keep one of them")
+            raise SourceError(f"source {text!r}: {printable(name)} is given twice; keep one of them")
     return SourceURL(text, kind, path, dict(pairs), table)
 
 
