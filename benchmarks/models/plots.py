@@ -61,7 +61,7 @@ def gain(axes: Any, table: dict[str, Any]) -> None:
         axes.plot(range(1, len(values) + 1), values, label=name, linewidth=1.4)
     axes.axhline(0, color="0.4", linewidth=1)
     axes.set_yscale("symlog", linthresh=0.05)
-    axes.set(xlabel="patients, sorted", ylabel="loss of the global model less that of the personal one")
+    axes.set(xlabel="patients, sorted", ylabel="fall of the loss by the personal model")
     axes.legend(fontsize=8)
 
 

@@ -65,8 +65,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "FedProx": {"strategy": "FedProx", "rate": 1.0, "method": "fedprox", "more": {"proximal_mu": 0.01}},
     "FedMedian": {"strategy": "FedMedian", "rate": 1.0},
     "FedTrimmedAvg": {"strategy": "FedTrimmedAvg", "rate": 1.0},
-    "QFedAvg": {"strategy": "QFedAvg", "rate": 1.0},
-    "FedYogi": {"strategy": "FedYogi", "rate": 0.3, "settings": {"eta": 0.03}},
 }
 
 

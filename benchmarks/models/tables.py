@@ -116,7 +116,9 @@ def table2(found: dict[str, Any]) -> list[str]:
                 within(row["gain_over_patients"], signed=True),
                 number(row["others"]["mean"]) if "others" in row else "",
                 number(row["lost_on_others"]["mean"], signed=True) if "others" in row else "",
-                ("yes" if row["earns_its_place"] else "no") if "earns_its_place" in row else "",
+                ("yes" if row["earns_its_place"] else "no")
+                if "earns_its_place" in row and name != "none"
+                else "",
             ]
         )
     head = ["known patients", "average precision", "AUROC", "gain, seeds", "gain, patients"]
