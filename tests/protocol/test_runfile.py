@@ -152,3 +152,13 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_an_older_description_of_a_run_is_still_read() -> None:
     old = b'{"task":"severity","rounds":3,"strategy":"FedAvg","quorum":2}'
     assert msgspec.json.decode(old, type=RunSpec) == RunSpec(rounds=3, quorum=2)
+
+
+def test_the_run_files_of_the_benchmarks_can_be_run() -> None:
+    benchmarks = Path(__file__).parents[2] / "benchmarks"
+    found = {path.stem: read(path).spec for path in benchmarks.glob("*.toml")}
+    assert {name: spec.task for name, spec in found.items()} == {
+        "severity": "severity",
+        "deterioration": "deterioration",
+    }
+    assert {(spec.strategy, spec.optimizer) for spec in found.values()} == {("FedAvgM", "sgd")}
