@@ -1,5 +1,6 @@
 """What each command does on this device: one function for each, and the reasons for which it is refused."""
 
+import logging
 import sqlite3
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,8 @@ from samd_protocol.topics import valid_name
 if TYPE_CHECKING:
     from samd_edge.agent import Agent
 
+log = logging.getLogger(__name__)
+
 SAME_S: Final = 1.0
 """A value is the one that a correction names when its time lies this close to the time named."""
 
@@ -59,6 +62,12 @@ def execute(agent: "Agent", body: CommandBody) -> Answer:
         raise CommandFailed(str(error)) from error
     except sqlite3.Error as error:
         raise CommandFailed(f"the store cannot be written ({error}); check the disk") from error
+    except (Refused, CommandFailed):
+        raise
+    except Exception as error:
+        # the last net: whatever a command meets, its sender is answered and the readings go on
+        log.error("a command failed in the client (%s); please report it", type(error).__name__)
+        raise CommandFailed(f"a fault of the client ({type(error).__name__}); report it") from error
 
 
 def training_start(agent: "Agent", body: TrainingStart) -> Answer:
