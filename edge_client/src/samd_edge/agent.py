@@ -121,6 +121,7 @@ class Agent:
             self.folder,
             view=lambda hours: view_of(self, hours),
             execute=lambda body: orders.execute(self, body),
+            updating=self.presence.set_updating,
         )
         self.malformed: Counter[str] = Counter()
         self.failed: BaseException | None = None
@@ -172,7 +173,7 @@ class Agent:
         await self.source.aclose()
         await self.participation.close()
         self.fetcher.stop()
-        await self.link.close(self.presence.state("offline", self.link.connection))
+        await self.link.close(self.presence.farewell())
         self.sender.stop()
         if self.admission is not None:
             self.admission.close()

@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "top": ("samd_edge.top_command", "the patient and the agent on one screen"),
     "report": ("samd_edge.report_command", "a page with plots of the signs, the score, alerts and gaps"),
     "models": ("samd_edge.run_command", "the versions of the model that this device holds"),
+    "update": ("samd_edge.update.command", "another release of the client, on trial, with the way back"),
     "doctor": ("samd_edge.doctor_command", "check clock, broker, disk, runtime and model"),
 }
 
@@ -59,6 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _version() -> str:
-    from importlib.metadata import version
+    from samd_edge.update.running import running_version
 
-    return f"samd-edge {version('samd-edge')}"
+    return f"samd-edge {running_version()}"

@@ -8,6 +8,7 @@ asked                                           answered
 ==============================================  ==========================================================
 ``{"ask": "view", "hours": 6}``                 ``{"ok": true, "view": {...}}`` (``view.View``)
 ``{"ask": "do", "body": {"type": ...}}``        ``{"ok": true, "status": "done", "detail": {...}}``
+``{"ask": "updating", "on": true}``             ``{"ok": true}``; the broker is told, also at the end
 anything else                                   ``{"ok": false, "error": "..."}``
 ==============================================  ==========================================================
 
@@ -51,6 +52,7 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ask: str
     hours: float = 6.0
+    on: bool = True
     body: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -62,11 +64,17 @@ class Control:
     """Listens beside the agent. `view` draws so many hours; `execute` carries a command out."""
 
     def __init__(
-        self, folder: Path, *, view: Callable[[float], View], execute: Callable[[CommandBody], Answer]
+        self,
+        folder: Path,
+        *,
+        view: Callable[[float], View],
+        execute: Callable[[CommandBody], Answer],
+        updating: Callable[[bool], None] = lambda _on: None,
     ) -> None:
         self._folder = folder
         self._view = view
         self._execute = execute
+        self._updating = updating
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()
 
@@ -117,7 +125,10 @@ class Control:
                 done = self._execute(_bodies.decode(asked.body))
                 detail = {**done.detail, **done.here}
                 return _encoder.encode({"ok": True, "status": "done", "detail": detail})
-            raise ControlError(f"{asked.ask!r} cannot be asked; view and do can")
+            if asked.ask == "updating":
+                self._updating(asked.on)
+                return _encoder.encode({"ok": True})
+            raise ControlError(f"{asked.ask!r} cannot be asked; view, do and updating can")
         except (Refused, CommandFailed, ControlError) as error:
             return _encoder.encode({"ok": False, "error": printable(str(error))})
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

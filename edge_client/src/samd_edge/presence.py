@@ -5,7 +5,6 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from importlib import metadata
 from typing import Literal
 
 import msgspec
@@ -15,6 +14,7 @@ from samd_edge.config import Settings
 from samd_edge.device_db import DeviceDb
 from samd_edge.link import Link
 from samd_edge.outbox import Outbox
+from samd_edge.update.running import running_version
 from samd_protocol import envelope, topics
 from samd_protocol.envelope import Sealer
 from samd_protocol.errors import MessageError
@@ -55,7 +55,8 @@ class Presence:
         self._inside = inside
         self._began = time.monotonic()
         self._boot_id = str(uuid.uuid4())
-        self._version = metadata.version("samd-edge")
+        self._version = running_version()
+        self._updating = False
         stored = db.get("config")
         self.config = Config(version=0) if stored is None else msgspec.convert(stored, Config)
 
@@ -81,7 +82,7 @@ class Presence:
         topic = topics.up(self._sealer.device, kind)
         self._link().publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
 
-    def state(self, status: Literal["online", "offline"], connection: int) -> bytes:
+    def state(self, status: Literal["online", "updating", "offline"], connection: int) -> bytes:
         """A state as it stands in a birth, a last will, or a farewell."""
         return envelope.encode(
             self._sealer.seal(
@@ -99,7 +100,17 @@ class Presence:
         """Publish the state, retained; without a connection the next birth will."""
         link = self._link()
         topic = topics.up(self._sealer.device, "state")
-        link.publish(topic, self.state("online", link.connection), qos=1, retain=True)
+        status: Literal["online", "updating"] = "updating" if self._updating else "online"
+        link.publish(topic, self.state(status, link.connection), qos=1, retain=True)
+
+    def set_updating(self, on: bool) -> None:
+        """Say that another release is about to take over; or that it is not."""
+        self._updating = on
+        self.tell_state()
+
+    def farewell(self) -> bytes:
+        """The last state of this process: who ends for an update is soon back."""
+        return self.state("updating" if self._updating else "offline", self._link().connection)
 
     def tell_config(self) -> None:
         """Publish the configuration in use, retained."""

@@ -1,7 +1,6 @@
 """Draws the view of a running agent: what `samd-edge top` asks for."""
 
 from datetime import datetime, timedelta
-from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -13,6 +12,7 @@ from samd_edge import forecast
 from samd_edge.admission import Admission
 from samd_edge.assessment import Judgement, news2_of, view_of_model
 from samd_edge.clock import clock_synced
+from samd_edge.update.running import running_version
 from samd_edge.view import AlertView, SignView, SourceView, View
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def view_of(agent: "Agent", hours: float) -> View:
     device = View(
         at=agent.wall(),
         device=agent.device,
-        client_version=metadata.version("samd-edge"),
+        client_version=running_version(),
         admission=None,
         speed=agent.source.clock.speed,
         clock=clock_synced(),
