@@ -1,6 +1,5 @@
 """`samd-edge update` on a device: real releases, a real client under a keeper, real kills."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +18,8 @@ from samd_scripts import release
 
 CUT = Path(given.__file__).with_name("update_cut.py")
 BEFORE_THE_SWITCH = (
-    "the package is checked", "unpacking", "unpacked", "in place", "tested", "the way back is set", "on trial",
+    "the package is checked", "unpacking", "unpacked", "in place", "tested",
+    "the way back is set", "on trial",
 )  # fmt: skip
 AFTER_THE_SWITCH = ("switched", "started anew", "well", "confirmed")
 ON_THE_WAY_BACK = ("returning", "switched back", "started again", "removed", "returned")
@@ -132,7 +132,7 @@ def test_without_a_release_before_there_is_no_way_back(bed: UpdatedDevice) -> No
     assert (code, "there is no release before" in answer["reason"]) == (2, True)
 
 
-# -- a release that does not work -----------------------------------------------------------------------------
+# -- a release that does not work ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_who_has_migrated_the_store_stays_rather_than_leave_none_that_opens_it(
     assert (code, answer["outcome"]) == (0, "done"), said
 
 
-# -- the patient comes first -----------------------------------------------------------------------------------
+# -- the patient comes first ---------------------------------------------------------------------------------
 
 
 def test_no_update_while_the_patient_has_an_alert(bed: UpdatedDevice, new: release.Package) -> None:
@@ -284,7 +284,7 @@ def test_two_updates_at_once(bed: UpdatedDevice, releases: Releases, new: releas
     assert bed.whole() == bed.first
 
 
-# -- killed at each step --------------------------------------------------------------------------------------
+# -- killed at each step -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mark", BEFORE_THE_SWITCH)
@@ -378,23 +378,3 @@ def test_a_service_that_cannot_be_started_anew_leads_back(bed: UpdatedDevice, ne
     assert code == 1
     assert answer["reason"].startswith("sh -c 'echo no such unit >&2; exit 5': exit code 5 no such unit; and")
     assert bed.whole() == bed.first
-
-
-# -- the disk --------------------------------------------------------------------------------------------------
-
-
-def in_a_small_disk(folder: Path, size: str, command: list[str]) -> "subprocess.CompletedProcess[str]":
-    """Run a command with a small file system of its own on a folder: a mount that only it sees, without root."""
-    script = 'mount -t tmpfs -o "size=$1" none "$2" && shift 2 && exec "$@"'
-    apart = (
-        ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
-    )
-    probe = subprocess.run(
-        [*apart, "mount", "-t", "tmpfs", "none", str(folder)], check=False, capture_output=True
-    )
-    if probe.returncode:
-        pytest.skip("this machine lets nobody mount a file system of his own")
-    return subprocess.run(
-        [*apart, "sh", "-c", script, "sh", size, str(folder), *command],
-        capture_output=True, text=True, check=False, env=given.clean(), timeout=120,
-    )  # fmt: skip

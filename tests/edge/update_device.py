@@ -1,4 +1,4 @@
-"""A device for the tests of updates: releases of the real client, a keeper for systemd, and real processes."""
+"""A device for the tests of updates: releases of the real client, a keeper in place of systemd."""
 
 import contextlib
 import json

@@ -5,6 +5,7 @@ update_keeper.py restart FOLDER            end the client and start it again; re
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -15,14 +16,11 @@ from pathlib import Path
 def keep(folder: Path, command: list[str]) -> None:
     """Until SIGTERM. SIGHUP starts the client anew, and resets the count, as systemctl restart does."""
     asked: list[int] = []
-    awake = threading.Event()
-
-    def hear(number: int, _frame: object) -> None:
-        asked.append(number)
-        awake.set()
-
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(number, hear)
+        signal.signal(number, lambda number, _frame: asked.append(number))
     crashes, starts = 0, 0
     while True:
         (folder / "restarts").write_text(f"{crashes}\n")
@@ -34,8 +32,8 @@ def keep(folder: Path, command: list[str]) -> None:
         written.write_text(str(starts))
         written.replace(folder / "starts")
         while client.poll() is None and not set(asked) & {signal.SIGHUP, signal.SIGTERM}:
-            awake.wait(1.0)
-            awake.clear()
+            if select.select([heard], [], [], 1.0)[0]:
+                os.read(heard, 100)
         if client.poll() is None:
             client.terminate()
             try:

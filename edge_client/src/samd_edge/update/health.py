@@ -98,4 +98,4 @@ def watch(
             if reason is None:
                 reason = f"it was not well for {limits.settle_s:g} s on end"
             return f"{reason}, {limits.deadline_s:g} s after the switch"
-        time.sleep(POLL_S)
+        time.sleep(min(POLL_S, max(0.05, limits.settle_s / 4)))

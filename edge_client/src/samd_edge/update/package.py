@@ -31,6 +31,7 @@ SPARE: Final = 16 * 1024 * 1024
 """Bytes that must stay free beside the new release: the system writes there too."""
 _CHUNK: Final = 1024 * 1024
 _BLOCK: Final = 4096
+_ANEW: Final = "fetch the package anew"
 
 
 def expected(path: Path, given: str | None) -> str:
@@ -145,7 +146,9 @@ class Package:
             with self._archive() as archive:
                 first = archive.next()
                 if first is None or first.name != FILE or not _plain(first):
-                    raise UpdateError(f"{self.path}: does not begin with {FILE}; this is no package of ours")
+                    raise UpdateError(
+                        f"{self.path}: does not begin with {FILE}; this is no package of the client; {_ANEW}"
+                    )
                 if first.size > MAX_MANIFEST_BYTES:
                     raise UpdateError(f"{self.path}: {FILE} has {first.size} bytes; fetch the package anew")
                 return decode(_content(archive, first).read(first.size), str(self.path))
@@ -159,10 +162,10 @@ class Package:
             for entry in archive:
                 members += 1
                 if members > MAX_FILES + 1:
-                    raise UpdateError(f"{self.path}: holds too many files; fetch the package anew")
+                    raise UpdateError(f"{self.path}: holds too many files; {_ANEW}")
                 if not _plain(entry):
                     raise UpdateError(
-                        f"{self.path}: {entry.name[:200]!r} is a link or a device; a package has neither"
+                        f"{self.path}: {entry.name[:200]!r} is a link or a device, not a file; {_ANEW}"
                     )
                 if members == 1:
                     self._write(part / FILE, _content(archive, entry), entry.size, executable=False)
@@ -170,19 +173,23 @@ class Package:
                 file = missing.pop(entry.name, None)
                 if file is None:
                     raise UpdateError(
-                        f"{self.path}: {entry.name[:200]!r} does not stand in its manifest, or twice"
+                        f"{self.path}: {entry.name[:200]!r} does not stand in its manifest, or twice; {_ANEW}"
                     )
                 if entry.size != file.size:
-                    raise UpdateError(f"{self.path}: {entry.name} has {entry.size} bytes, not {file.size}")
+                    raise UpdateError(
+                        f"{self.path}: {entry.name} has {entry.size} bytes, not {file.size}; {_ANEW}"
+                    )
                 path = part / entry.name
                 path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
                 content = _content(archive, entry)
                 if self._write(path, content, file.size, executable=file.executable) != file.sha256:
-                    raise UpdateError(f"{self.path}: {entry.name} does not have the hash of its manifest")
+                    raise UpdateError(
+                        f"{self.path}: {entry.name} does not have the hash of its manifest; {_ANEW}"
+                    )
                 done += file.size
                 told(done / total)
         if missing:
-            raise UpdateError(f"{self.path}: {len(missing)} files are missing, as {min(missing)}")
+            raise UpdateError(f"{self.path}: {len(missing)} files are missing, as {min(missing)}; {_ANEW}")
 
     def _write(self, path: Path, content: IO[bytes], size: int, *, executable: bool) -> str:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

@@ -6,7 +6,6 @@ Each step can be done twice.
 
 import contextlib
 import logging
-from typing import Final
 
 from msgspec.structs import replace
 
@@ -18,9 +17,6 @@ from samd_edge.update.manifest import UpdateError
 from samd_edge.update.trial import Expected, Outcome, Trial
 
 log = logging.getLogger(__name__)
-
-GRACE_S: Final = 5.0
-"""Who takes over a trial after its deadline looks once more: a release that is well stays."""
 
 
 def settle(device: Device, found: Trial) -> Outcome:
@@ -47,7 +43,8 @@ def settle(device: Device, found: Trial) -> Outcome:
         found.name,
         found.expected,
         found.limits,
-        left_s=max(left_s, found.limits.settle_s + GRACE_S),
+        # who takes over after the deadline looks once more: a release that is well stays
+        left_s=max(left_s, 2 * found.limits.settle_s),
         look=lambda: health.view(device.data_dir),
         crashes=lambda: _crashes(device, found),
         time=device.time,
