@@ -18,11 +18,38 @@ from samd_scripts import release
 
 CUT = Path(given.__file__).with_name("update_cut.py")
 BEFORE_THE_SWITCH = (
-    "the package is checked", "unpacking", "unpacked", "in place", "tested",
-    "the way back is set", "on trial",
-)  # fmt: skip
+    "the package is checked",
+    "unpacking",
+    "unpacked",
+    "in place",
+    "tested",
+    "the way back is set",
+    "on trial",
+)
 AFTER_THE_SWITCH = ("switched", "started anew", "well", "confirmed")
 ON_THE_WAY_BACK = ("returning", "switched back", "started again", "removed", "returned")
+QUICK = {
+    "unpacking",
+    "on trial",
+    ("switched", "power cut"),
+    ("started anew", "killed"),
+    ("returning", "power cut"),
+}
+"""The rest belongs to the long tests: each takes a client that starts three times."""
+
+
+def marks(*of: str) -> list[Any]:
+    """The steps, each a parameter of its own."""
+    return [pytest.param(mark, marks=() if mark in QUICK else pytest.mark.long, id=mark) for mark in of]
+
+
+def cuts(*of: str) -> list[Any]:
+    """The steps, each with the update alone killed, and with the power cut."""
+    return [
+        pytest.param(mark, how, marks=() if (mark, how) in QUICK else pytest.mark.long, id=f"{mark}, {how}")
+        for mark in of
+        for how in ("killed", "power cut")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -140,15 +167,15 @@ def test_without_a_release_before_there_is_no_way_back(bed: UpdatedDevice) -> No
     [
         (given.CRASHES, "it crashed 3 times"),
         (given.HANGS, "it does not answer"),
-        (given.FREEZES, "it does not answer"),
-        (given.FORGETS_THE_ADMISSION, "it has lost the admission"),
+        pytest.param(given.FREEZES, "it does not answer", marks=pytest.mark.long),
+        pytest.param(given.FORGETS_THE_ADMISSION, "it has lost the admission", marks=pytest.mark.long),
     ],
     ids=["crashes", "hangs", "freezes", "forgets"],
 )
 def test_a_release_that_does_not_work_is_returned_from(
     bed: UpdatedDevice, releases: Releases, edit: given.Edit, reason: str
 ) -> None:
-    code, answer, said = bed.apply(releases.package("0.2.0", edit), "--deadline", "6")
+    code, answer, said = bed.apply(releases.package("0.2.0", edit), "--deadline", "4")
     assert (code, answer["outcome"]) == (1, "returned"), said
     assert reason in answer["reason"]
     assert "not up again" not in answer["reason"]
@@ -168,7 +195,7 @@ def test_a_release_that_cannot_reach_the_broker_is_returned_from(
     bed = make(broker.url)
     bed.measure()
     bed.wait(lambda: bed.view()["link_up"], "the broker")
-    code, answer, said = bed.apply(releases.package("0.2.0", given.NO_BROKER), "--deadline", "5")
+    code, answer, said = bed.apply(releases.package("0.2.0", given.NO_BROKER), "--deadline", "4")
     assert (code, "it has no broker" in answer["reason"]) == (1, True), said
     assert bed.whole() == bed.first
     peer.forget()
@@ -270,13 +297,13 @@ def test_two_updates_at_once(bed: UpdatedDevice, releases: Releases, new: releas
     slow = releases.package("0.2.0", given.HANGS)
     command = [str(bed.layout.root / "current" / LAUNCHER), "update", "apply", *bed.options("apply")]
     with subprocess.Popen(
-        [*command, str(slow.path), "--deadline", "8"],
+        [*command, str(slow.path), "--deadline", "4"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=given.clean(),
     ) as first:  # fmt: skip
         bed.wait((bed.layout.root / "trial").exists, "the trial")
         code, answer, _ = bed.apply(new, by="previous")
         assert (code, answer["reason"]) == (
-            2, f"{bed.layout.root}: another update is under way (process {first.pid}); wait for its end",
+            1, f"{bed.layout.root}: another update is under way (process {first.pid}); wait for its end",
         )  # fmt: skip
         code, answer, _ = bed.update("check", by="previous")
         assert (code, answer) == (0, {"outcome": None}), "the check waits, and finds the verdict given"
@@ -287,7 +314,7 @@ def test_two_updates_at_once(bed: UpdatedDevice, releases: Releases, new: releas
 # -- killed at each step -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mark", BEFORE_THE_SWITCH)
+@pytest.mark.parametrize("mark", marks(*BEFORE_THE_SWITCH))
 def test_killed_before_the_switch_nothing_has_happened(
     bed: UpdatedDevice, new: release.Package, mark: str
 ) -> None:
@@ -306,13 +333,12 @@ def test_killed_before_the_switch_nothing_has_happened(
     assert (code, bed.whole(), bed.status()["previous"]) == (0, new.manifest.name, bed.first), said
 
 
-@pytest.mark.parametrize("power", [False, True], ids=["killed", "power cut"])
-@pytest.mark.parametrize("mark", AFTER_THE_SWITCH)
+@pytest.mark.parametrize(("mark", "how"), cuts(*AFTER_THE_SWITCH))
 def test_cut_off_after_the_switch_the_trial_goes_on(
-    bed: UpdatedDevice, new: release.Package, mark: str, power: bool
+    bed: UpdatedDevice, new: release.Package, mark: str, how: str
 ) -> None:
     cut_at(bed, mark, "apply", str(new.path))
-    if power:
+    if how == "power cut":
         bed.cut_power()
         bed.start_service()
     assert bed.whole() == new.manifest.name
@@ -326,13 +352,12 @@ def test_cut_off_after_the_switch_the_trial_goes_on(
     assert (shown["client_version"], shown["news2"]["low"]) == (new.manifest.name, 0)
 
 
-@pytest.mark.parametrize("power", [False, True], ids=["killed", "power cut"])
-@pytest.mark.parametrize("mark", ON_THE_WAY_BACK)
+@pytest.mark.parametrize(("mark", "how"), cuts(*ON_THE_WAY_BACK))
 def test_cut_off_on_the_way_back_it_goes_on_back(
-    bed: UpdatedDevice, crashing: release.Package, mark: str, power: bool
+    bed: UpdatedDevice, crashing: release.Package, mark: str, how: str
 ) -> None:
     cut_at(bed, mark, "apply", str(crashing.path))
-    if power:
+    if how == "power cut":
         bed.cut_power()
         bed.start_service()
     by = "previous" if (bed.layout.root / "trial").exists() else "current"

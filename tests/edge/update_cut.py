@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from samd_edge import cli
-from samd_edge.update import command, device
+from samd_edge.update import device
 
 
 def main(mark: str, arguments: list[str]) -> int:
@@ -27,7 +27,7 @@ def main(mark: str, arguments: list[str]) -> int:
         def __init__(self, **values: Any) -> None:
             super().__init__(**{**values, "step": cut, "told": told})
 
-    command.device.Device = Cut  # type: ignore[misc]
+    device.Device = Cut  # type: ignore[misc]
     return cli.main(arguments)
 
 

@@ -10,18 +10,22 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from samd_edge.update import device, package, service, steps, trial
+from samd_edge.update import service, trial
 from samd_edge.update.layout import Layout
-from samd_edge.update.manifest import UpdateError
+from samd_edge.update.manifest import Refused, UpdateError
 from samd_edge.update.trial import Limits, Outcome
+
+if TYPE_CHECKING:
+    from samd_edge.update.device import Device
 
 ROOT: Final = Path("/opt/samd")
 DATA_DIR: Final = Path("/var/lib/samd")
 _JOURNAL: Final = "/dev/log"
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 _DESCRIPTION: Final = """\
 A device keeps two releases of the client. 'apply' checks a package, unpacks it beside the release in use, has
@@ -36,7 +40,7 @@ examples:
   samd-edge update status
   samd-edge update back
 
-exit codes: 0 done, 1 refused (the patient has an alert) or gone back to the old release, 2 bad input.
+exit codes: 0 done, 1 refused for now (an alert, another update) or gone back to the old release, 2 bad input.
 """
 
 
@@ -78,7 +82,7 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
             metavar="COMMAND",
             help="prints how often the service was started anew by itself (default '%(default)s')",
         )
-        parser.add_argument("--boot-id", type=Path, default=device.BOOT_ID, help=argparse.SUPPRESS)
+        parser.add_argument("--boot-id", type=Path, default=_BOOT_ID, help=argparse.SUPPRESS)
 
     def trying(parser: argparse.ArgumentParser) -> None:
         acting(parser)
@@ -124,6 +128,8 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _apply(arguments: argparse.Namespace) -> int:
+    from samd_edge.update import package, steps
+
     sha256 = package.expected(arguments.file, arguments.sha256)
     limits = _limits(arguments)
     outcome = steps.apply(
@@ -138,10 +144,14 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _back(arguments: argparse.Namespace) -> int:
+    from samd_edge.update import steps
+
     return _said(steps.back(_device(arguments), force=arguments.force, limits=_limits(arguments)), arguments)
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from samd_edge.update import steps
+
     outcome = steps.check(_device(arguments))
     if outcome is not None:
         return _said(outcome, arguments)
@@ -173,18 +183,22 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _self_test(_arguments: argparse.Namespace) -> int:
+    from samd_edge.update import steps
+
     print(json.dumps(steps.self_test()))
     return 0
 
 
-def _device(arguments: argparse.Namespace) -> device.Device:
+def _device(arguments: argparse.Namespace) -> "Device":
+    from samd_edge.update.device import Device
+
     os.umask(0o022)  # a release is read by whoever the client runs as
     _log(sys.stderr.isatty())
     try:
         boot_id = arguments.boot_id.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UpdateError(f"{arguments.boot_id}: cannot be read ({error})") from error
-    return device.Device(
+    return Device(
         layout=Layout(arguments.root),
         data_dir=arguments.data_dir,
         service=service.Service(arguments.restart, arguments.restarts or None),
@@ -233,7 +247,7 @@ def _guarded(function: Callable[[argparse.Namespace], int]) -> Callable[[argpars
             if arguments.json:
                 print(json.dumps({"outcome": "refused", "reason": str(error)}))
             print(f"samd-edge update: {error}", file=sys.stderr)
-            return 1 if isinstance(error, device.Refused) else 2
+            return 1 if isinstance(error, Refused) else 2
 
         except KeyboardInterrupt:
             text = "interrupted; a release on trial is brought to its verdict by: samd-edge update check"

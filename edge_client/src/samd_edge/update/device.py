@@ -6,22 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from samd_edge.clock import clock_synced, wall_now
 from samd_edge.control import ControlError, ask
 from samd_edge.update import health
 from samd_edge.update.health import Time
 from samd_edge.update.layout import Layout
-from samd_edge.update.manifest import UpdateError
 from samd_edge.update.service import Service
 from samd_edge.update.trial import Outcome
-
-BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-
-
-class Refused(UpdateError):  # noqa: N818  (an answer, no fault)
-    """Not now: the patient, or another update, comes first."""
 
 
 class BootTime:

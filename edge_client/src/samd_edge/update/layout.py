@@ -25,6 +25,7 @@ from samd_edge.update.manifest import (
     FILE,
     MAX_MANIFEST_BYTES,
     Manifest,
+    Refused,
     UpdateError,
     check_name,
     decode,
@@ -176,7 +177,7 @@ class Layout:
 
     @contextlib.contextmanager
     def locked(self, *, wait: bool = False) -> Iterator[None]:
-        """Hold the folder for this process. Raises UpdateError while another has it, unless it waits."""
+        """Hold the folder for this process. Raises Refused while another has it, unless it waits."""
         path = self.root / LOCK
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -187,7 +188,7 @@ class Layout:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
                 holder = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
-                raise UpdateError(
+                raise Refused(
                     f"{self.root}: another update is under way (process {holder}); wait for its end"
                 ) from error
             os.ftruncate(handle, 0)

@@ -35,6 +35,10 @@ class UpdateError(Exception):
     """An update that cannot be; the text is one line: what, where, what to do."""
 
 
+class Refused(UpdateError):  # noqa: N818  (an answer, no fault)
+    """Not now: the patient, or another release on trial, comes first."""
+
+
 class File(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a release."""
 

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from samd_edge.control import ControlError
 from samd_edge.update import health, package, schemas, trial, verdict
-from samd_edge.update.device import Device, Refused
+from samd_edge.update.device import Device
 from samd_edge.update.layout import Layout
-from samd_edge.update.manifest import LAUNCHER, Manifest, UpdateError
+from samd_edge.update.manifest import LAUNCHER, Manifest, Refused, UpdateError
 from samd_edge.update.trial import Expected, Limits, Outcome, Trial
 
 TEST_S: Final = 180.0
