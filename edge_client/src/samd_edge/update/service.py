@@ -11,7 +11,8 @@ log = logging.getLogger(__name__)
 
 RESTART: Final = "systemctl restart samd-edge"
 RESTARTS: Final = "systemctl show --property=NRestarts --value samd-edge"
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 360.0
+"""A unit may wait five minutes for the time, which TLS needs, before its client is started."""
 
 
 class Service:
