@@ -398,6 +398,17 @@ def test_a_trial_whose_record_is_damaged_is_returned_from(bed: UpdatedDevice, ne
     assert bed.whole() == bed.first
 
 
+def test_where_the_old_release_is_gone_the_new_one_stays(bed: UpdatedDevice, new: release.Package) -> None:
+    cut_at(bed, "started anew", "apply", str(new.path))
+    bed.layout.folder(bed.first).rename(bed.folder / "taken away")
+    bed.reboot_id()
+    record = bed.layout.root / "trial"
+    record.write_text(record.read_text().replace('"boots":0', '"boots":2'))
+    code, answer, said = bed.update("check")
+    assert (code, answer["outcome"], bed.whole()) == (1, "stayed", new.manifest.name), said
+    assert answer["reason"].endswith(f"no way back: {bed.first} is no longer there")
+
+
 def test_a_service_that_cannot_be_started_anew_leads_back(bed: UpdatedDevice, new: release.Package) -> None:
     code, answer, _ = bed.apply(new, "--restart", "sh -c 'echo no such unit >&2; exit 5'")
     assert code == 1

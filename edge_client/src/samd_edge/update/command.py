@@ -193,7 +193,7 @@ def _device(arguments: argparse.Namespace) -> "Device":
     from samd_edge.update.device import Device
 
     os.umask(0o022)  # a release is read by whoever the client runs as
-    _log(sys.stderr.isatty())
+    _log()
     try:
         boot_id = arguments.boot_id.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -257,10 +257,10 @@ def _guarded(function: Callable[[argparse.Namespace], int]) -> Callable[[argpars
     return run
 
 
-def _log(by_hand: bool) -> None:
-    """Warnings go to standard error, which systemd keeps; by hand they go to the journal too."""
+def _log() -> None:
+    """What happens goes to standard error, which systemd keeps; by hand it goes to the journal too."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if by_hand and Path(_JOURNAL).exists():
+    if "JOURNAL_STREAM" not in os.environ and Path(_JOURNAL).exists():
         journal = logging.handlers.SysLogHandler(_JOURNAL)
         journal.ident = "samd-edge-update: "
         handlers.append(journal)

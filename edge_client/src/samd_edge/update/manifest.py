@@ -19,8 +19,8 @@ import msgspec
 FORMAT: Final = 1
 FILE: Final = "manifest.json"
 LAUNCHER: Final = "bin/samd-edge"
-MAX_FILES: Final = 200_000
-MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
+MAX_FILES: Final = 100_000
+MAX_MANIFEST_BYTES: Final = 16 * 1024 * 1024
 MAX_BYTES: Final = 8 * 1024**3
 """A release with TensorFlow holds 20,000 files and 2 GB."""
 

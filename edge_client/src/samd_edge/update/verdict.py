@@ -118,6 +118,8 @@ def _undone(device: Device, found: Trial) -> Outcome:
 
 
 def _no_way_back(device: Device, found: Trial) -> str | None:
+    if not device.layout.folder(found.back_to).is_dir():
+        return f"{found.back_to} is no longer there"
     with contextlib.suppress(UpdateError):
         known = device.layout.manifest(found.back_to).schemas
         return schemas.beyond(known, schemas.found(device.data_dir))
