@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any
 
 import pytest
 
 from samd_edge.control import ControlError
 from samd_edge.update.health import abilities, lacking, watch
+from samd_edge.update.running import running_version
 from samd_edge.update.service import Service
 from samd_edge.update.trial import Expected, Limits
 
@@ -145,3 +147,13 @@ def test_the_commands_of_a_service() -> None:
     failed = Service("/no/such/command").restart()
     assert failed is not None
     assert failed.startswith("/no/such/command: ")
+
+
+@pytest.mark.parametrize("name", ["0.2.0-1a2b3c4d", "0.1.0+broken-00000000"])
+def test_a_release_knows_its_name_from_its_launcher(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("SAMD_RELEASE", name)
+    assert running_version() == name
+    monkeypatch.setenv("SAMD_RELEASE", "something else")
+    assert running_version() == metadata.version("samd-edge")
+    monkeypatch.delenv("SAMD_RELEASE")
+    assert running_version() == metadata.version("samd-edge")

@@ -8,13 +8,14 @@ must not pass over is a new ``format``.
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final
 
 import msgspec
+
+from samd_edge.update.running import NAME
 
 FORMAT: Final = 1
 FILE: Final = "manifest.json"
@@ -24,7 +25,6 @@ MAX_MANIFEST_BYTES: Final = 16 * 1024 * 1024
 MAX_BYTES: Final = 8 * 1024**3
 """A release with TensorFlow holds 20,000 files and 2 GB."""
 
-_NAME: Final = re.compile(r"[0-9][0-9A-Za-z.+!]{0,62}-[0-9a-f]{8}")
 _CHUNK: Final = 1024 * 1024
 
 _Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -118,7 +118,7 @@ def check_path(path: str, where: str) -> None:
 
 def check_name(name: str, where: str) -> str:
     """Raises UpdateError for a name that is no release's."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UpdateError(f"{where}: {name!r} is no name of a release, such as 0.1.0-1a2b3c4d")
     return name
 
