@@ -3,6 +3,7 @@
 # ruff: noqa: T201  (what it prints is its purpose)
 
 import argparse
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -260,10 +261,13 @@ def _guarded(function: Callable[[argparse.Namespace], int]) -> Callable[[argpars
 def _log() -> None:
     """What happens goes to standard error, which systemd keeps; by hand it goes to the journal too."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if "JOURNAL_STREAM" not in os.environ and Path(_JOURNAL).exists():
-        journal = logging.handlers.SysLogHandler(_JOURNAL)
-        journal.ident = "samd-edge-update: "
-        handlers.append(journal)
+    error = os.fstat(2)
+    kept = os.environ.get("JOURNAL_STREAM") == f"{error.st_dev}:{error.st_ino}"
+    if not kept and Path(_JOURNAL).exists():
+        with contextlib.suppress(OSError):  # nobody listens there
+            journal = logging.handlers.SysLogHandler(_JOURNAL)
+            journal.ident = "samd-edge-update: "
+            handlers.append(journal)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
 
 
