@@ -89,7 +89,11 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
         acting(parser)
         parser.add_argument("--force", action="store_true", help="although the patient has an alert")
         parser.add_argument(
-            "--deadline", type=float, default=defaults.deadline_s, metavar="S", help="default %(default)s"
+            "--deadline",
+            type=float,
+            default=defaults.deadline_s,
+            metavar="S",
+            help="so long it may try (default %(default)s)",
         )
         parser.add_argument(
             "--settle",

@@ -7,6 +7,7 @@ so, and ``check`` goes on.
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from samd_edge.update.device import Device
 from samd_edge.update.layout import Layout
 from samd_edge.update.manifest import LAUNCHER, Manifest, Refused, UpdateError
 from samd_edge.update.trial import Expected, Limits, Outcome, Trial
+
+log = logging.getLogger(__name__)
 
 TEST_S: Final = 180.0
 """A new release has so long to compute its first score: on an emulated device that takes half a minute."""
@@ -208,6 +211,7 @@ def _switch(device: Device, name: str, before: str, *, fresh: bool, force: bool,
     trial.write(layout, begun)
     device.step("on trial")
     layout.switch("current", name)
+    log.info("%s takes the place of %s, on trial", name, before)
     device.step("switched")
     device.tell(updating=True)
     failed = device.service.restart()
