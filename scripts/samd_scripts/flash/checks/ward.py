@@ -1,13 +1,16 @@
 """The place of the checks: a real broker, gateway and server here, the machine with a copy of the image, and two
 devices of this computer beside it."""
 
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from samd_data.reading import Recording
 from samd_protocol import bundle as bundles
 from samd_protocol.errors import BundleError
 from samd_scripts.flash import device, disk, machine
@@ -20,9 +23,9 @@ from samd_scripts.network import untrained
 from samd_scripts.recordings import Recordings, prepare, usual_labels
 from samd_scripts.stack import Stack
 
-SPEED: Final = 1800
-"""Of replays: an hour of the patient in two seconds."""
-BEGIN: Final = "50%"
+PLAYED: Final = 60
+"""So many readings are played in `PLAYED_S`, where the recording has most of them; stays lie years apart."""
+PLAYED_S: Final = 60.0
 PATIENTS: Final = 3
 CARD_MIB: Final = 4096
 MODELS: Final = (0, 900)
@@ -57,6 +60,18 @@ def identity(found: Disk) -> Identity:
             raise FlashError(f"{found.path}: its model is damaged ({error})") from error
         own = bundle.manifest.version if bundle.manifest.trained else None
     return Identity(name, release, settings, own)
+
+
+def densest(recording: Recording) -> tuple[datetime, int]:
+    """Where live play begins, after a third of the readings, and how fast: the shortest stretch of `PLAYED`
+    readings takes `PLAYED_S`."""
+    times = [reading.observed_at for reading in recording.readings]
+    first, count = len(times) // 3, min(PLAYED, len(times) // 3)
+    if count < 1:
+        raise FlashError(f"patient {recording.patient}: {len(times)} readings are too few; give other --data")
+    start = min(range(first, len(times) - count), key=lambda number: times[number + count] - times[number])
+    span = (times[start + count] - times[start]).total_seconds()
+    return times[start], max(1, round(span / PLAYED_S))
 
 
 @dataclass
@@ -140,7 +155,9 @@ class Ward:
         return "".join(f"{key} = {device.inline(value)}\n" for key, value in values.items())
 
     def replay(self, folder: str, patient: int = 0) -> str:
-        return f"replay:{folder}?patient={self.patients[patient]}&speed={SPEED}&from={BEGIN}"
+        moment, speed = densest(self.recordings.taking_part[patient])
+        begin = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return f"replay:{folder}?patient={self.patients[patient]}&speed={speed}&from={begin}"
 
     # -- the machine ---------------------------------------------------------------------------------------
 
@@ -154,8 +171,6 @@ class Ward:
         return heard.at - since
 
     def hearing_now(self) -> float:
-        import time
-
         return time.monotonic()
 
     def wait_state(self, status: str, *, since: float, timeout_s: float) -> Any:
