@@ -25,6 +25,7 @@ from samd_edge.update.manifest import (
     check_path,
     decode,
     describe,
+    digest,
     encode,
 )
 from samd_edge.update.package import Package, expected
@@ -72,8 +73,8 @@ def packed(tree: Path, change: Callable[[list[Member]], list[Member]] = lambda m
     with tarfile.open(made.path, "w") as archive:
         for entry, data in change(members):
             archive.addfile(entry, io.BytesIO(data))
-    digest = release.digest(made.path)
-    made.path.with_name(f"{made.path.name}.sha256").write_text(f"{digest}  {made.path.name}\n")
+    found = digest(made.path)
+    made.path.with_name(f"{made.path.name}.sha256").write_text(f"{found}  {made.path.name}\n")
     return made.path
 
 
@@ -155,7 +156,7 @@ def test_a_truncated_package_is_refused(tree: Path, layout: Layout, share: float
 def test_a_truncated_archive_under_its_own_hash_is_refused(tree: Path, layout: Layout, size: int) -> None:
     path = packed(tree)
     path.write_bytes(path.read_bytes()[:size])
-    path.with_name(f"{path.name}.sha256").write_text(release.digest(path))
+    path.with_name(f"{path.name}.sha256").write_text(digest(path))
     assert refused(path, layout).endswith("fetch the package anew")
 
 
@@ -187,8 +188,8 @@ def test_what_is_no_package(tmp_path: Path, layout: Layout, content: bytes | Non
         path.mkdir()
     else:
         path.write_bytes(content)
-    digest = "0" * 64 if content is None else release.digest(path)
-    path.with_name("x.tar.sha256").write_text(digest)
+    found = "0" * 64 if content is None else digest(path)
+    path.with_name("x.tar.sha256").write_text(found)
     text = refused(path, layout)
     assert any(
         end in text
