@@ -269,9 +269,15 @@ class Ext4:
         with tempfile.NamedTemporaryFile("w", suffix=".debugfs") as script:
             script.write("\n".join(lines) + "\n")
             script.flush()
-            told = tools.run("debugfs", "-w", "-f", script.name, self._target)
-        if "No free space" in told or "Could not allocate" in told:
-            raise FlashError(f"{self.image}: its partition is full; build it larger")
+            told = tools.run("debugfs", "-w", "-f", script.name, self._target, complaints=True)
+        # debugfs goes on after an error and ends with 0; removing what is not there is none
+        wrong = [
+            line
+            for line in told.splitlines()
+            if not line.startswith(("debugfs ", "debugfs:", "Allocated inode:", "rm: File not found")) and line
+        ]
+        if wrong:
+            raise FlashError(f"{self.image}: {wrong[0].strip()}; is its partition full?")
 
     @property
     def _target(self) -> str:

@@ -188,8 +188,8 @@ def _first_boot(found: disk.Disk, system: System) -> None:
         return  # written with the device, whose name stands in it
     cmdline = found.boot.read("cmdline.txt").decode().strip()
     if "systemd.run=" not in cmdline:
-        # Raspberry Pi OS would grow its root over our store, and start anew for that
-        cmdline = re.sub(r" init=\S*init_resize\S*| quiet(?= init=)", "", cmdline) + RUN_ONCE
+        # its own script would grow the root, which is not the last partition any more, and start anew for that
+        cmdline = re.sub(r" init=\S+", "", cmdline) + RUN_ONCE
     found.boot.put({"cmdline.txt": cmdline.encode() + b"\n", "firstrun.sh": FIRSTRUN.encode()})
 
 
@@ -199,7 +199,7 @@ def user_data(name: str, keys: str | None) -> str:
         "#cloud-config",
         f"hostname: {name}",
         "manage_etc_hosts: true",
-        "growpart: {mode: off}",
+        'growpart: {mode: "off"}',
         "resize_rootfs: false",
         "package_update: false",
         "package_upgrade: false",

@@ -63,8 +63,10 @@ def run(
     stdin: str | None = None,
     environment: Mapping[str, str] | None = None,
     what: str | None = None,
+    complaints: bool = False,
 ) -> str:
-    """Run a program to its end and return what it printed. Raises FlashError with its last lines."""
+    """Run a program to its end and return what it printed; with `complaints`, on both outputs. Raises
+    FlashError with its last lines."""
     words = [str(word) for word in command]
     program = find(words[0]) or words[0]
     try:
@@ -82,7 +84,7 @@ def run(
         raise FlashError(f"{words[0]}: cannot be run ({error.strerror})") from error
     if done.returncode:
         raise FlashError(f"{what or words[0]} failed: {told(done.stderr or done.stdout, done.returncode)}")
-    return done.stdout
+    return done.stdout + (done.stderr if complaints else "")
 
 
 def told(text: str, code: int) -> str:
