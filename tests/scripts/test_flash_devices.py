@@ -19,7 +19,7 @@ def options(**given: object) -> argparse.Namespace:
         "server", "source", "wifi", "wifi_password_file", "wifi_country", "ssh_key", "model", "credentials",
         "settings",
     )  # fmt: skip
-    return argparse.Namespace(**({name: None for name in names} | {"server": "broker.ward"} | given))
+    return argparse.Namespace(**(dict.fromkeys(names) | {"server": "broker.ward"} | given))
 
 
 def described(**given: object) -> device.Device:
@@ -145,7 +145,7 @@ def test_a_wifi_that_cannot_be_is_refused(ssid, password, country):
 def test_the_private_key_is_refused(tmp_path):
     file = tmp_path / "id_ed25519"
     file.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n")
-    with pytest.raises(FlashError, match="public one, id_ed25519.pub"):
+    with pytest.raises(FlashError, match=r"public one, id_ed25519\.pub"):
         device.read_ssh_keys(file)
     file.write_text(f"# me\n{KEY}\n")
     assert device.read_ssh_keys(file) == f"{KEY}\n"
@@ -154,7 +154,7 @@ def test_the_private_key_is_refused(tmp_path):
 def test_a_model_that_is_damaged_is_refused(tmp_path):
     file = tmp_path / "model.samd"
     file.write_bytes(b"PK nothing")
-    with pytest.raises(FlashError, match="model.samd"):
+    with pytest.raises(FlashError, match=r"model\.samd"):
         described(model=file)
 
 

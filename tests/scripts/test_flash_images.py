@@ -1,4 +1,4 @@
-"""Images as files: partitions, what is put into them, what lies beside them, and cards. Nothing is mounted."""
+"""Images as files: partitions, what is put into them, what lies beside them, cards. Nothing is mounted."""
 
 import json
 import os
@@ -107,7 +107,7 @@ def test_the_store_belongs_to_the_agent(image):
 @needs_tools
 def test_what_does_not_fit_is_said_and_what_is_missing_is_said(image):
     root = open_disk(image).root
-    with pytest.raises(FlashError, match="full|could not be written"):
+    with pytest.raises(FlashError, match=r"full|could not be written"):
         root.put({"/large": Put(os.urandom(20 * MIB))})
     with pytest.raises(FlashError, match="holds no /nothing"):
         root.read("/nothing")
@@ -126,7 +126,7 @@ def test_a_truncated_image_is_said_with_what_is_missing(image, cut):
 def test_what_is_no_image_is_said(tmp_path, content):
     file = tmp_path / "a.img"
     file.write_bytes(content)
-    with pytest.raises(FlashError, match="no disk image|no image for a Raspberry Pi"):
+    with pytest.raises(FlashError, match=r"no disk image|no image for a Raspberry Pi"):
         open_disk(file)
 
 
@@ -135,9 +135,14 @@ def test_what_is_no_image_is_said(tmp_path, content):
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "a.img"
-    with pytest.raises(KeyboardInterrupt), cache.whole(target) as partial:
-        partial.write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with cache.whole(target) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
     with cache.whole(target) as partial:
         partial.write_text("whole")
@@ -182,7 +187,7 @@ def test_the_key_changes_with_each_part():
     assert len({cache.key_of(*parts) for parts in ((1, 2), (2, 1), (12,), ((1, 2),), ("1", 2))}) == 5
 
 
-# -- initrd, overlay, packages ---------------------------------------------------------------------------------
+# -- initrd, overlay, packages -----------------------------------------------------------------------------
 
 
 def module(folder: Path, name: str, depends: str = "") -> None:
@@ -354,16 +359,17 @@ LISTING = json.dumps(
             {"path": "/dev/nvme0n1", "size": 10**12, "rm": False, "ro": False, "type": "disk", "model": "SSD",
              "hotplug": False, "tran": "nvme", "mountpoints": [None],
              "children": [{"path": "/dev/nvme0n1p1", "mountpoints": ["/"]}]},
-            {"path": "/dev/sda", "size": 32 * 10**9, "rm": True, "ro": False, "type": "disk", "model": "SD Reader",
+            {"path": "/dev/sda", "size": 32 * 10**9, "rm": True, "ro": False, "type": "disk", "model": "SD",
              "hotplug": True, "tran": "usb", "mountpoints": [None],
              "children": [{"path": "/dev/sda1", "mountpoints": ["/media/me/BOOT"]}]},
-            {"path": "/dev/sdb", "size": 32 * 10**9, "rm": True, "ro": False, "type": "disk", "model": "SD Reader",
-             "hotplug": True, "tran": "usb", "mountpoints": [None], "children": [{"path": "/dev/sdb1", "mountpoints": [None]}]},
+            {"path": "/dev/sdb", "size": 32 * 10**9, "rm": True, "ro": False, "type": "disk", "model": "SD",
+             "hotplug": True, "tran": "usb", "mountpoints": [None],
+             "children": [{"path": "/dev/sdb1", "mountpoints": [None]}]},
             {"path": "/dev/sdc", "size": 10**6, "rm": True, "ro": False, "type": "disk", "model": None,
              "hotplug": True, "tran": "usb", "mountpoints": [None]},
             {"path": "/dev/sdd", "size": 10**12, "rm": False, "ro": False, "type": "disk", "model": "HD",
              "hotplug": False, "tran": "sata", "mountpoints": [None]},
-            {"path": "/dev/sde", "size": 32 * 10**9, "rm": True, "ro": True, "type": "disk", "model": "SD Reader",
+            {"path": "/dev/sde", "size": 32 * 10**9, "rm": True, "ro": True, "type": "disk", "model": "SD",
              "hotplug": True, "tran": "usb", "mountpoints": [None]},
             {"path": "/dev/loop0", "size": 10**10, "rm": False, "ro": False, "type": "loop", "model": None,
              "hotplug": False, "tran": None, "mountpoints": []},

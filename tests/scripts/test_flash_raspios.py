@@ -61,7 +61,7 @@ def image_of(folder: Path, release: str, python: str, *, cloud_init: bool, machi
         "sfdisk",
         "--quiet",
         made,
-        stdin="label: dos\nlabel-id: 0x4a1c0d3e\nstart=4MiB,size=64MiB,type=c\nstart=68MiB,size=48MiB,type=83\n",
+        stdin="label: dos\nlabel-id: 0x4a1c0d3e\nstart=4MiB,size=64MiB,type=c\nstart=68MiB,size=48MiB\n",
     )
     disk.make_ext4(made, 68 * MIB, 48, "rootfs", "-d", str(root))
     tools.run(
@@ -150,8 +150,8 @@ def test_a_device_of_it_is_named_by_its_own_first_boot(tmp_path, release):
     image = image_of(tmp_path, TRIXIE, "python3.13", cloud_init=True)
     raspios.furnish(image, raspios.look_at(image, named=image), release, "0.1.0-12345678")
     info = Info(
-        profile="core", base="raspios.img", release="0.1.0-12345678", version="0.1.0", system="trixie", root_mib=0,
-        cloud_init=True,
+        profile="core", base="raspios.img", release="0.1.0-12345678", version="0.1.0", system="trixie",
+        root_mib=0, cloud_init=True,
     )  # fmt: skip
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0x3mZkq7Q8E1v9v5n7m0Zt3uYw0b3s8s4m5k6q7r8t ward\n"
     wanted = device.Device(

@@ -46,6 +46,11 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     cloud_init: bool = False
     firstrun: bool = False
 
+    @property
+    def raspios(self) -> bool:
+        """Whether it came from Raspberry Pi OS, with a first boot of its own."""
+        return self.cloud_init or self.firstrun
+
 
 @dataclass(frozen=True)
 class Base:
@@ -65,7 +70,7 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is asked for. `base` is "debian", an image of Raspberry Pi OS, or an archive of a root file system."""
+    """What is asked for. `base`: "debian", an image of Raspberry Pi OS, or an archive of a root."""
 
     profile: str = "core"
     base: str = DEBIAN
@@ -89,7 +94,7 @@ def get(wanted: Wanted, cache: Cache, *, step: Step = lambda _text: None, worksp
 
     def make(folder: Path) -> None:
         step(f"putting the image together: client {release_name(release)}")
-        _assemble(archive, release, folder, cache, step, profile.name, wanted.base)
+        _assemble(archive, release, folder, cache=cache, step=step, profile=profile.name, base=wanted.base)
 
     return opened(cache.get(f"base-{profile.name}", key, "", make))
 
@@ -145,7 +150,7 @@ def get_release(
 
 def release_name(release: Path) -> str:
     """The name that a release has on a device."""
-    return _manifest(release).name
+    return str(_manifest(release).name)
 
 
 def _manifest(release: Path) -> Any:
@@ -155,7 +160,7 @@ def _manifest(release: Path) -> Any:
 
 
 def _assemble(
-    archive: Path, release: Path, folder: Path, cache: Cache, step: Step, profile: str, base: str
+    archive: Path, release: Path, folder: Path, *, cache: Cache, step: Step, profile: str, base: str
 ) -> None:
     work = cache.folder / f".assemble.{os.getpid()}"
     remove_as_root(work)
@@ -188,7 +193,8 @@ def _in_process(order: Order, step: Step) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     last = ""
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment, text=True,
     ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
@@ -252,7 +258,8 @@ def raspios_base(given: Path, profile: profiles.Profile, cache: Cache, step: Ste
         (folder / PACKAGES).write_bytes(raspios.packages(image, release))
         info = Info(
             profile=profile.name, base=given.name, release=name, version=_manifest(release).version,
-            system=system.name, root_mib=root_mib, cloud_init=system.cloud_init, firstrun=not system.cloud_init,
+            system=system.name, root_mib=root_mib, cloud_init=system.cloud_init,
+            firstrun=not system.cloud_init,
         )  # fmt: skip
         (folder / INFO).write_bytes(msgspec.json.encode(info))
 

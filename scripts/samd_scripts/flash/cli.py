@@ -28,7 +28,7 @@ CARD_MIB: Final = 4096
 
 EPILOG: Final = """\
 examples:
-  scripts/flash device --name bed-01 --server 10.0.2.2 --source 'sim:?scenario=sepsis&speed=60' --out bed-01.img
+  scripts/flash device --name bed-01 --server 10.0.2.2 --source 'sim:?scenario=sepsis&speed=60'
   scripts/flash run bed-01.img                      # in QEMU; 10.0.2.2 is this computer, seen from inside
   scripts/flash test bed-01.img
   sudo scripts/flash write bed-01.img --to /dev/sdX
@@ -370,7 +370,7 @@ def run_machine(arguments: argparse.Namespace, console: Console) -> int:
             image=image, kind=arguments.machine, memory_mib=memory, processors=machine.processors()
         )
         console.print(
-            f"booting {arguments.image} in QEMU ({arguments.machine}, {memory} MiB), some seconds to a minute; "
+            f"booting {arguments.image} in QEMU ({arguments.machine}, {memory} MiB), half a minute or more; "
             "Ctrl-C ends it"
         )
         with machine.Machine(spec, Path(work)) as running:

@@ -1,8 +1,8 @@
 """The root file system of Debian for arm64, as one archive, made by mmdebstrap on any Linux computer.
 
-Only here is code of the device's processor run, by qemu-user: the packages' own installation scripts. For that
-the kernel has to know the emulator (binfmt_misc). Root registers it for the time of the build alone, in a
-mount namespace; another user needs it registered. Where neither is possible an archive that was made
+Only here is code of the device's processor run, by qemu-user: the packages' own installation scripts. For
+that the kernel has to know the emulator (binfmt_misc). Root registers it for the time of the build alone, in
+a mount namespace; another user needs it registered. Where neither is possible an archive that was made
 elsewhere is given instead (`--base FILE.tar`).
 """
 

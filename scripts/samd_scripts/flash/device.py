@@ -179,7 +179,8 @@ def unreachable(broker: Broker, timeout_s: float = 2.0) -> str | None:
         with socket.create_connection((host, port), timeout=timeout_s):
             return None
     except OSError as error:
-        return f"{host}:{port} does not answer from here ({error.strerror or error}); the device will go on trying"
+        reason = error.strerror or error
+        return f"{host}:{port} does not answer from here ({reason}); the device will go on trying"
 
 
 # -- the configuration ---------------------------------------------------------------------------------------
@@ -201,8 +202,8 @@ def config_text(device: Device) -> str:
         raise FlashError(f"--settings: {twice[0]} is set there and by an option; say it once")
     table = {name: value for name, value in msgspec.to_builtins(device.broker).items() if value is not None}
     text = (
-        "# The device's configuration, read when it starts; no secret belongs here. All settings are described\n"
-        "# in docs/flash.md; after editing, start the device again.\n\n"
+        "# The device's configuration, read when it starts; no secret belongs here. The settings are in\n"
+        "# docs/flash.md; after editing, start the device again.\n\n"
         f"{_lines(top)}\n{device.settings.strip()}\n\n[broker]\n{_lines(table)}"
     )
     _check_config(text)
@@ -295,14 +296,18 @@ def personalise(found: Disk, device: Device, info: Info, config: str) -> None:
         wifi = device.wifi
         boot["user-data"] = raspios.user_data(device.name, device.ssh_keys).encode()
         boot["meta-data"] = f"instance-id: samd-{device.name}\n".encode()
-        network = raspios.network_config(wifi and wifi.ssid, wifi and wifi.psk, wifi and wifi.country)
+        network = (
+            raspios.network_config(None, None, None)
+            if wifi is None
+            else raspios.network_config(wifi.ssid, wifi.psk, wifi.country)
+        )
         if wifi is None:
             boot["network-config"] = network.encode()
         else:
             # The partition is open to everybody: the key goes to where only root reads.
             files["/etc/netplan/80-samd.yaml"] = Put(f"network:\n{_indented(network)}".encode(), 0o600)
     elif device.wifi is not None:
-        files |= _wpa(device.wifi)
+        files |= _network_manager(device.wifi) if info.firstrun else _wpa(device.wifi)
     if device.ssh_keys is not None:
         files["/root/.ssh/authorized_keys"] = Put(device.ssh_keys.encode(), 0o600)
         files[f"{UNITS}/multi-user.target.wants/ssh.service"] = link("/usr/lib/systemd/system/ssh.service")
@@ -314,7 +319,8 @@ def _wpa(wifi: Wifi) -> dict[str, Put]:
     country = f"country={wifi.country}\n" if wifi.country else ""
     text = (
         f"ctrl_interface=/run/wpa_supplicant\n{country}"
-        f"network={{\n  ssid={wifi.ssid.encode().hex()}\n  psk={wifi.psk}\n  key_mgmt=WPA-PSK WPA-PSK-SHA256\n"
+        f"network={{\n  ssid={wifi.ssid.encode().hex()}\n  psk={wifi.psk}\n"
+        "  key_mgmt=WPA-PSK WPA-PSK-SHA256\n"
         "  ieee80211w=1\n}\n"
     )
     return {
@@ -323,6 +329,20 @@ def _wpa(wifi: Wifi) -> dict[str, Put]:
             "/usr/lib/systemd/system/wpa_supplicant@.service"
         ),
     }
+
+
+def _network_manager(wifi: Wifi) -> dict[str, Put]:
+    """Raspberry Pi OS before trixie leaves the Wi-Fi to NetworkManager."""
+    text = (
+        "[connection]\nid=samd\ntype=wifi\n\n"
+        f"[wifi]\nmode=infrastructure\nssid={';'.join(str(byte) for byte in wifi.ssid.encode())};\n\n"
+        f"[wifi-security]\nkey-mgmt=wpa-psk\npsk={wifi.psk}\n\n[ipv4]\nmethod=auto\n\n[ipv6]\nmethod=auto\n"
+    )
+    files = {"/etc/NetworkManager/system-connections/samd.nmconnection": Put(text.encode(), 0o600)}
+    if wifi.country is not None:
+        rule = f"options cfg80211 ieee80211_regdom={wifi.country}\n"
+        files["/etc/modprobe.d/samd-wifi.conf"] = Put(rule.encode())
+    return files
 
 
 def _indented(text: str) -> str:

@@ -24,6 +24,7 @@ BOOT_LABEL: Final = "BOOT"
 ROOT_LABEL: Final = "rootfs"
 DATA_LABEL: Final = "samd-data"
 
+_NO_COMPLAINTS: Final = ("debugfs ", "debugfs:", "Allocated inode:", "rm: File not found")
 _FAT_TYPES: Final = (0x0B, 0x0C, 0x0E)
 _LINUX: Final = 0x83
 
@@ -117,7 +118,8 @@ def create(image: Path, root_tree: Path, boot_tree: Path, *, root_mib: int, data
     make_ext4(image, data.start, DATA_MIB, DATA_LABEL, owner=data_owner)
     target = f"{image}@@{boot.start}"
     tools.run(
-        "mformat", "-i", target, "-F", "-v", BOOT_LABEL, "-T", str(boot.size // SECTOR), "-h", "255", "-s", "63", "::"
+        "mformat", "-i", target, "-F", "-v", BOOT_LABEL, "-T", str(boot.size // SECTOR),
+        "-h", "255", "-s", "63", "::",
     )  # fmt: skip
     tools.run("mcopy", "-i", target, "-s", "-Q", "-m", *sorted(boot_tree.iterdir()), "::")
 
@@ -130,7 +132,8 @@ def make_ext4(
     if owner is not None:
         options += f",root_owner={owner}:{owner}"
     tools.run(
-        "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-L", label, "-m", "1", "-O", "^metadata_csum_seed,^orphan_file",
+        "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-L", label, "-m", "1",
+        "-O", "^metadata_csum_seed,^orphan_file",
         "-E", options, *arguments, image, f"{mib}M",
     )  # fmt: skip
 
@@ -271,11 +274,7 @@ class Ext4:
             script.flush()
             told = tools.run("debugfs", "-w", "-f", script.name, self._target, complaints=True)
         # debugfs goes on after an error and ends with 0; removing what is not there is none
-        wrong = [
-            line
-            for line in told.splitlines()
-            if not line.startswith(("debugfs ", "debugfs:", "Allocated inode:", "rm: File not found")) and line
-        ]
+        wrong = [line for line in told.splitlines() if line and not line.startswith(_NO_COMPLAINTS)]
         if wrong:
             raise FlashError(f"{self.image}: {wrong[0].strip()}; is its partition full?")
 

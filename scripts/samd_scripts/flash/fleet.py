@@ -1,7 +1,7 @@
 """Many devices from one table: a CSV with a line for each, all checked before the first image is made.
 
-Columns: `name`, and any of `server`, `source`, `wifi`, `ssh_key`, `model`, `credentials`, `settings`. An empty
-field means what the option of that name says. Paths are relative to the table.
+Columns: `name`, and any of `server`, `source`, `wifi`, `ssh_key`, `model`, `credentials`, `settings`. An
+empty field means what the option of that name says. Paths are relative to the table.
 """
 
 import csv

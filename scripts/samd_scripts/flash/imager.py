@@ -1,7 +1,7 @@
 """``os_list.json``: the images of a folder, as a repository for Raspberry Pi Imager.
 
-In the Imager: ``rpi-imager --repo FILE``, or its settings, "Content repository". The images are then in its list,
-and it checks the hash of what it writes.
+In the Imager: ``rpi-imager --repo FILE``, or its settings, "Content repository". The images are then in its
+list, and it checks the hash of what it writes.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ def entry(name: str, info: Info, image: Path, *, size: int, sha256: str) -> dict
         "image_download_size": size,
         "image_download_sha256": sha256,
         "release_date": datetime.now(UTC).date().isoformat(),
-        "devices": list(DEBIAN_MODELS if info.system.startswith("Debian") else RASPIOS_MODELS),
+        "devices": list(RASPIOS_MODELS if info.raspios else DEBIAN_MODELS),
         # what the Imager would ask for is set already
         "init_format": "none",
     }

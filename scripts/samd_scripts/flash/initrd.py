@@ -61,7 +61,11 @@ while :; do
   $b usleep 50000
 done
 # What a power cut left half-written is put right by the journal; the rest is fsck's, from the root.
-$b mount -t ext4 -o ro "$device" /root || { echo "initrd: $device cannot be mounted"; $b sleep 5; $b reboot -f; }
+if ! $b mount -t ext4 -o ro "$device" /root; then
+  echo "initrd: $device cannot be mounted; the machine starts again"
+  $b sleep 5
+  $b reboot -f
+fi
 $b umount /proc
 $b umount /sys
 $b mount --move /dev /root/dev
@@ -73,7 +77,7 @@ _DEPENDS: Final = re.compile(rb"\0depends=([^\0]*)\0")
 
 
 def load_order(wanted: Iterable[str], files: Mapping[str, Path]) -> list[tuple[str, bytes]]:
-    """The modules with all that they depend on, each after its own; those built into the kernel are left out."""
+    """The modules with all that they depend on, each after its own; those built in are left out."""
     order: dict[str, bytes] = {}
     visited: set[str] = set()
 

@@ -76,7 +76,7 @@ class Firmware:
 
 
 def command(spec: Spec, firmware: Firmware, *, folder: Path, now: float) -> list[str]:
-    """QEMU's call. Sockets are made in `folder`: `qmp` to command it, `check` into the machine (virt alone)."""
+    """QEMU's call. Sockets are made in `folder`: `qmp` to command it, `check` into the machine (virt)."""
     console = "ttyAMA0" if spec.kind == "virt" else "ttyS1,115200"
     append = f"root=LABEL=rootfs console={console} {_COMMON}"
     if spec.log_journal:
@@ -194,9 +194,10 @@ class Machine:
         assert self.process is not None
         try:
             self.process.wait(timeout_s)
-            return True
         except subprocess.TimeoutExpired:
             return False
+        else:
+            return True
         finally:
             self.cut_power()
 
@@ -209,7 +210,7 @@ class Machine:
         if self._qmp is None:
             self._qmp = socket.socket(socket.AF_UNIX)
             self._qmp.settimeout(30)
-            wait_until(lambda: (self.folder / "qmp").exists(), timeout=30, what="QEMU's socket")
+            wait_until((self.folder / "qmp").exists, timeout=30, what="QEMU's socket")
             self._qmp.connect(str(self.folder / "qmp"))
             self._read_answer()
             self._ask({"execute": "qmp_capabilities"})
@@ -275,5 +276,6 @@ def processors() -> int:
 
 
 __all__: Sequence[str] = (
-    "HOST", "KINDS", "Firmware", "Kind", "Machine", "Spec", "check", "command", "enlarge", "processors", "space_for",
+    "HOST", "KINDS", "Firmware", "Kind", "Machine", "Spec", "check", "command", "enlarge", "processors",
+    "space_for",
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""What this project adds to a root file system: files, units, the agent's account, and one release of the client.
+"""What this project adds to a root file system: files, units, the agent's account, one release of the client.
 
-The files lie in ``overlay/``: ``common`` for every base, ``debian`` for ours alone. They are plain data here, so
-that they can be put into a folder (``assemble``) or into a given image (``raspios``).
+The files lie in ``overlay/``: ``common`` for every base, ``debian`` for ours alone. They are plain data here,
+so that they can be put into a folder (``assemble``) or into a given image (``raspios``).
 """
 
 import stat
@@ -31,7 +31,8 @@ MASKED: Final = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
     "e2scrub_reap.service",
     # nobody has a password here; a screen shows nothing that could be tried
-    "getty@tty1.service", "getty-static.service", "serial-getty@ttyAMA0.service", "serial-getty@ttyS1.service",
+    "getty@tty1.service", "getty-static.service", "serial-getty@ttyAMA0.service",
+    "serial-getty@ttyS1.service",
     "systemd-networkd-wait-online.service", "systemd-pstore.service", "remote-fs.target",
     "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "dev-hugepages.mount",
     "proc-sys-fs-binfmt_misc.automount", "systemd-binfmt.service",
@@ -79,7 +80,7 @@ def links(release: str) -> dict[str, Put]:
 
 
 def account(passwd: str, group: str, shadow: str) -> tuple[str, str, str]:
-    """The three files with the agent's account; unchanged where it is there already. Nobody can log in by it."""
+    """The three files with the agent's account; unchanged where it is there. Nobody can log in by it."""
     if not _has(passwd, ACCOUNT):
         passwd += f"{ACCOUNT}:x:{UID}:{UID}:samd-edge:/var/lib/samd:/usr/sbin/nologin\n"
     if not _has(shadow, ACCOUNT):

@@ -1,9 +1,9 @@
 """The client in an image of Raspberry Pi OS that the user has downloaded: the way to a Pi 5.
 
-Its own first boot goes on as it is meant: cloud-init on trixie (``user-data``, ``network-config``), ``firstrun.sh``
-before. What this project adds is the same as on Debian: a partition for the store, the units, a release of the
-client for the Python that is there. The store's partition comes last, so that Raspberry Pi OS leaves its root
-as it is and ours grows.
+Its own first boot goes on as it is meant: cloud-init on trixie (``user-data``, ``network-config``), before it
+``firstrun.sh``. What this project adds is the same as on Debian: a partition for the store, the units, a
+release of the client for the Python that is there. The store's partition comes last, so that Raspberry Pi OS
+leaves its root as it is and ours grows.
 """
 
 import lzma
@@ -188,13 +188,13 @@ def _first_boot(found: disk.Disk, system: System) -> None:
         return  # written with the device, whose name stands in it
     cmdline = found.boot.read("cmdline.txt").decode().strip()
     if "systemd.run=" not in cmdline:
-        # its own script would grow the root, which is not the last partition any more, and start anew for that
+        # its own script would grow the root, which is not the last partition any more
         cmdline = re.sub(r" init=\S+", "", cmdline) + RUN_ONCE
     found.boot.put({"cmdline.txt": cmdline.encode() + b"\n", "firstrun.sh": FIRSTRUN.encode()})
 
 
 def user_data(name: str, keys: str | None) -> str:
-    """For cloud-init: the name, who may come in, and the units. Raspberry Pi OS reads it at its first boot."""
+    """For cloud-init at the first boot: the name, who may come in, and the units."""
     lines = [
         "#cloud-config",
         f"hostname: {name}",

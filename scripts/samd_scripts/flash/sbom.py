@@ -1,7 +1,7 @@
 """What is in an image: every package with version, licence and origin, as CycloneDX 1.5 (JSON).
 
-Debian's packages come from dpkg's own list, their licences from the copyright files that stay in the image for
-that; Python's from the metadata of each distribution in the release.
+Debian's packages come from dpkg's own list, their licences from the copyright files that stay in the image
+for that; Python's from the metadata of each distribution in the release.
 """
 
 import re

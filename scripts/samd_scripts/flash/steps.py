@@ -1,4 +1,4 @@
-"""What a command is doing, one line a step with the seconds it took; on stderr, so that --json stays alone."""
+"""What a command is doing, one line a step with its seconds; on stderr, so that --json stays alone."""
 
 import time
 from types import TracebackType

@@ -1,8 +1,8 @@
 """An image onto a card: only onto a removable disk that nothing is mounted from, confirmed, and read back.
 
-The disk that the running system lies on is refused, and so is one that is in use, one that is not removable, a
-partition instead of a disk, and a disk that is too small. The bytes are read back from the disk itself, past
-the cache, and compared.
+The disk that the running system lies on is refused, and so is one that is in use, one that is not removable,
+a partition instead of a disk, and a disk that is too small. The bytes are read back from the disk itself,
+past the cache, and compared.
 """
 
 import hashlib
@@ -91,7 +91,8 @@ def refusal(target: Target, size: int) -> str | None:
     if {"/", "/boot", "/boot/efi", "/usr", "[SWAP]"} & set(target.mounted):
         return f"{target.path}: the running system lies on it; it is never written to"
     if target.mounted:
-        return f"{target.path}: is mounted at {', '.join(target.mounted)}; unmount it first: umount {target.path}?*"
+        places = ", ".join(target.mounted)
+        return f"{target.path}: is mounted at {places}; unmount it first: umount {target.path}?*"
     if target.kind != "disk":
         return f"{target.path}: is a {target.kind}, and no disk"
     if not target.removable:
@@ -156,7 +157,7 @@ def _whole(handle: int, piece: bytes, place: int) -> None:
 
 
 def read_back(target: Path, size: int, progress: Callable[[str, int, int], None]) -> str:
-    """The hash of what the disk itself holds, not of what the kernel remembers (O_DIRECT where there is one)."""
+    """The hash of what the disk holds, not of what the kernel remembers (O_DIRECT where there is)"""
     digest = hashlib.sha256()
     try:
         handle = os.open(target, os.O_RDONLY | os.O_DIRECT)

@@ -68,7 +68,7 @@ def _while_writing(ward: Ward, drawn: random.Random) -> dict[str, Any]:
 
 
 def _while_activating(ward: Ward, delay: float) -> dict[str, Any]:
-    """The agent is started with the other model, which it takes over and activates; the cut comes meanwhile."""
+    """The agent is started with the other model, which it takes over and activates; meanwhile the cut."""
     allowed = {digest(path) for path in ward.models}
     ward.settle(BUSY, 0)
     before = _models(ward)
@@ -87,7 +87,7 @@ def _while_activating(ward: Ward, delay: float) -> dict[str, Any]:
     # as soon as the file of the new model appears, its activation is a matter of milliseconds
     new = digest(ward.models[1])
     wait_until(
-        lambda: ward.guest.run(f"ls /var/lib/samd/models | grep -c {new} || true", timeout_s=60).strip() == "1"
+        lambda: ward.guest.run(f"ls /var/lib/samd/models | grep -c {new} || true").strip() == "1"
         or time.monotonic() - began > 60,
         timeout=120, what="the new model's file", every=0.01,
     )  # fmt: skip
@@ -136,7 +136,7 @@ def network(ward: Ward) -> dict[str, Any]:
     waiting = int(ward.guest.run(_DEPTH).strip().splitlines()[-1])
     if heard_meanwhile or not waiting:
         raise CheckFailed(
-            f"the network was not away: {heard_meanwhile} assessments came meanwhile, {waiting} wait in the outbox"
+            f"the network was not away: {heard_meanwhile} assessments came meanwhile, {waiting} wait"
         )
     ward.machine.connect_network(True)
     back_at = time.monotonic()

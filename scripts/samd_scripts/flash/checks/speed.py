@@ -16,7 +16,7 @@ ROUND_S: Final = 2.0
 
 
 def measures(ward: Ward) -> dict[str, Any]:
-    """7. Agent resident, inference, one training round by each trainer that the image has, boot to `online`."""
+    """7. Agent resident, inference, one training round by each trainer that the image has."""
     ward.settle(BUSY, 0)
     beats = []
     since = time.monotonic()
@@ -34,7 +34,8 @@ def measures(ward: Ward) -> dict[str, Any]:
     found: dict[str, Any] = {
         "agent_resident_mb": round(beats[-1], 1), "agent_peak_mb": round(peak * 1024 / 1e6, 1),
         "target_resident_mb": RESIDENT_MB,
-        "inference_median_ms": round(infer["median_ms"], 2), "inference_process_peak_mb": round(infer["peak_mb"], 1),
+        "inference_median_ms": round(infer["median_ms"], 2),
+        "inference_process_peak_mb": round(infer["peak_mb"], 1),
         "round": f"{ROWS} rows x {EPOCHS} epochs", "litert_round_s": round(training["round_s"], 2),
         "litert_ready_s": round(training["ready_s"], 1), "litert_peak_mb": round(training["peak_mb"], 1),
         "target_round_s": ROUND_S,

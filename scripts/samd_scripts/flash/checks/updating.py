@@ -87,5 +87,5 @@ def _tried(ward: Ward, package: releases.Package) -> dict[str, Any]:
     ward.hearing.wait(ward.device, "assessment", since=state.at, timeout_s=120, check=ward.check)
     return {
         "tried": package.manifest.name, "returned_to": old, "apply_to_return_s": round(seconds, 1),
-        "states_told": sorted(told), "said": printed.strip().splitlines()[-1][:200] if printed.strip() else "",
+        "states_told": sorted(told), "said": " ".join(printed.split())[-300:],
     }  # fmt: skip

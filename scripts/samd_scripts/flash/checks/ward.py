@@ -1,5 +1,5 @@
-"""The place of the checks: a real broker, gateway and server here, the machine with a copy of the image, and two
-devices of this computer beside it."""
+"""The place of the checks: a real broker, gateway and server here, the machine with a copy of the image, and
+two devices of this computer beside it."""
 
 import time
 import tomllib
@@ -168,7 +168,7 @@ class Ward:
         self.guest = Guest(self.machine.channel, lambda: self.machine.alive)
         self.machine.start()
         heard = self.wait_state("online", since=since, timeout_s=600 if self.kind == "raspi3b" else 300)
-        return heard.at - since
+        return float(heard.at - since)
 
     def hearing_now(self) -> float:
         return time.monotonic()

@@ -28,7 +28,8 @@ def boots(ward: Ward) -> dict[str, Any]:
         raise CheckFailed(f"the model is {state['model_version']}, {MODELS[0]} was asked for")
     beat = ward.hearing.wait(ward.device, "heartbeat", since=since, timeout_s=60, check=ward.check).data
     found: dict[str, Any] = {
-        "boot_to_online_s": round(seconds, 1), "client": state["client_version"], "model": state["model_version"],
+        "boot_to_online_s": round(seconds, 1), "client": state["client_version"],
+        "model": state["model_version"],
         "store_free_mb": round(beat["disk_free_mb"]),
     }  # fmt: skip
     if ward.kind == "virt":
@@ -37,7 +38,7 @@ def boots(ward: Ward) -> dict[str, Any]:
 
 
 def _inside(ward: Ward) -> dict[str, Any]:
-    """What can be seen from within alone: the name, the grown partition, what listens, who may read secrets."""
+    """What is seen from within alone: the name, the grown partition, what listens, who can read secrets."""
     ward.guest.wait()
     wait_until(
         lambda: ward.guest.run("test -e /etc/samd/first-boot-done && echo yes || true").strip() == "yes",
@@ -52,7 +53,7 @@ def _inside(ward: Ward) -> dict[str, Any]:
     if int(sizes[0]) < left * 0.9:
         raise CheckFailed(f"the store has {sizes[0]} MiB of a card with {left} MiB to spare: it did not grow")
     listening = ward.guest.run("ss -Hltn").splitlines()
-    allowed = ("127.0.0.", "[::1]", "[::ffff:127.0.0.1]") if "ssh_keys" not in ward.measured else ("",)
+    allowed = ("127.0.0.", "[::1]", "[::ffff:127.0.0.1]")
     open_to_all = [line.split()[3] for line in listening if not line.split()[3].startswith(allowed)]
     ssh = ward.guest.run("systemctl is-enabled ssh 2>/dev/null || true").strip() == "enabled"
     others = [address for address in open_to_all if not (ssh and address.endswith(":22"))]
@@ -79,8 +80,8 @@ def infers(ward: Ward) -> dict[str, Any]:
             break
         if time.monotonic() > deadline:
             raise CheckFailed(
-                f"{len(pairs)} assessments of the machine ({len(theirs)}) and of this computer ({len(ours)}) fit "
-                f"each other in time; {MATCHED} are compared"
+                f"{len(pairs)} of {len(theirs)} assessments of the machine fit one of {len(ours)} of this "
+                f"computer in time; {MATCHED} are compared"
             )
         ward.check()
         time.sleep(0.5)
@@ -172,5 +173,6 @@ def trains(ward: Ward) -> dict[str, Any]:
     replies = [entry["replies"] for entry in status["history"] if entry["round_seconds"]]
     return {
         "devices": sorted(status["accepted"]), "rounds": status["round"], "replies": replies,
-        "released": version, "run_s": round(seconds, 1), "trigger_to_active_in_machine_s": round(active.at - began, 1),
+        "released": version, "run_s": round(seconds, 1),
+        "trigger_to_active_in_machine_s": round(active.at - began, 1),
     }  # fmt: skip

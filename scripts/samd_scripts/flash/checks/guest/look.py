@@ -4,12 +4,13 @@ import json
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 DATA = Path("/var/lib/samd")
 
 
-def look(file: Path) -> dict:
-    found: dict = {"file": str(file)}
+def look(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"file": str(file)}
     with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as store:
         found["whole"] = [row[0] for row in store.execute("PRAGMA integrity_check")] == ["ok"]
         found["orphans"] = len(store.execute("PRAGMA foreign_key_check").fetchall())
@@ -25,7 +26,7 @@ def look(file: Path) -> dict:
     return found
 
 
-def models() -> dict:
+def models() -> dict[str, Any]:
     from samd_edge.device_db import DeviceDb
     from samd_edge.models import Shelf
 

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def peak_mb() -> float:
@@ -19,7 +20,7 @@ def peak_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def main(part: str, model: str, rows: int, epochs: int) -> dict:
+def main(part: str, model: str, rows: int, epochs: int) -> dict[str, Any]:
     began = time.perf_counter()
     import numpy as np
 
@@ -34,7 +35,7 @@ def main(part: str, model: str, rows: int, epochs: int) -> dict:
     if part == "tensorflow":
         from samd_edge.trainer import tensorflow as trainer
     else:
-        from samd_edge.trainer import litert as trainer
+        from samd_edge.trainer import litert as trainer  # type: ignore[no-redef]
     trainer.warm_up()
     loaded = trainer.load(bundle)
     ready = time.perf_counter() - began
