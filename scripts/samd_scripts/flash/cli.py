@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from samd_scripts import release as releases
 from samd_scripts.flash import base, debian, device, fleet, machine, tools, write
 from samd_scripts.flash.cache import Cache, default_folder, whole
 from samd_scripts.flash.disk import copy_sparse, open_disk
 from samd_scripts.flash.errors import CheckFailed, FlashError
-from samd_scripts.flash.profiles import PROFILES
+from samd_scripts.flash.profiles import PROFILES, PYTHON
 from samd_scripts.flash.steps import Steps
 from samd_scripts.stack import StackError
 
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     _run(commands)
     _test(commands)
     _write(commands)
+    _package(commands)
     return made
 
 
@@ -193,6 +195,17 @@ def _write(commands: Commands) -> None:
     made.add_argument(
         "--yes", metavar="/dev/sdX", help="confirm without being asked, by naming the disk again"
     )
+
+
+def _package(commands: Commands) -> None:
+    made = _command(commands, "package", "the client of this project as an update for devices", package)
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+    made.add_argument(
+        "--profile", choices=tuple(PROFILES), default="core", help="of the devices; default: %(default)s"
+    )
+    made.add_argument("--python", default=PYTHON, metavar="X.Y", help="of the devices; default: %(default)s")
+    made.add_argument("--cache", type=Path, metavar="DIR", help=f"default: {default_folder()}")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 # -- what the commands do ------------------------------------------------------------------------------------
@@ -428,6 +441,20 @@ def write_card(arguments: argparse.Namespace, console: Console) -> int:
             progress=lambda what, done, _all: progress.update(tasks[what], completed=done),
         )
     console.print(f"{target.path} holds {arguments.image}, read back and compared; sha256 {sha256}")
+    return 0
+
+
+def package(arguments: argparse.Namespace, console: Console) -> int:
+    extras = PROFILES[arguments.profile].extras
+    with Steps(console) as steps:
+        release = base.get_release(_cache(arguments), extras, arguments.python, steps)
+        steps("packing")
+        made = releases.pack(release, arguments.out)
+        found = {
+            "package": str(made.path), "sha256": made.sha256, "name": made.manifest.name,
+            "size": made.path.stat().st_size, "seconds": steps.seconds,
+        }  # fmt: skip
+    _told(found, arguments, console, f"{made.path}: {found['size'] / 1e6:.0f} MB, sha256 {made.sha256}")
     return 0
 
 

@@ -53,8 +53,8 @@ class Profile:
 PROFILES: Final = {
     profile.name: profile
     for profile in (
-        Profile("core", BEDSIDE, ("sources",), 300),
-        Profile("tensorflow", BEDSIDE, ("sources", "tensorflow"), None),
+        Profile("core", BEDSIDE, ("sources", "top"), 300),
+        Profile("tensorflow", BEDSIDE, ("sources", "top", "tensorflow"), None),
         Profile("minimal", MINIMAL, ("sources",), None),
     )
 }
