@@ -31,6 +31,7 @@ ON_THE_WAY_BACK = ("returning", "switched back", "started again", "removed", "re
 QUICK = {
     "unpacking",
     "on trial",
+    "the way back is set",
     ("switched", "power cut"),
     ("started anew", "killed"),
     ("returning", "power cut"),
@@ -325,12 +326,36 @@ def test_killed_before_the_switch_nothing_has_happened(
     on_trial = mark == "on trial"
     assert (code, answer["outcome"]) == ((1, "undone") if on_trial else (0, None))
     status = bed.status()
-    left = [new.manifest.name] if mark in ("in place", "tested", "the way back is set", "on trial") else []
     assert (status["current"], status["trial"]) == (bed.first, None)
-    assert set(status["releases"]) <= {bed.first, *left}
+    assert status["releases"] == [bed.first]
     assert [path.name for path in bed.layout.releases.glob(".*")] == []
     code, _, said = bed.apply(new)
     assert (code, bed.whole(), bed.status()["previous"]) == (0, new.manifest.name, bed.first), said
+
+
+@pytest.mark.parametrize("mark", marks("in place", "the way back is set", "on trial"))
+def test_what_was_cut_off_does_not_take_the_place_of_the_release_before(
+    bed: UpdatedDevice, new: release.Package, crashing: release.Package, mark: str
+) -> None:
+    assert bed.apply(new)[0] == 0
+    cut_at(bed, mark, "apply", str(crashing.path))
+    bed.update("check")
+    status = bed.status()
+    assert (status["current"], status["previous"]) == (new.manifest.name, bed.first)
+    assert status["releases"] == [bed.first, new.manifest.name]
+
+
+def test_a_release_that_was_returned_from_leaves_the_one_before(
+    bed: UpdatedDevice, new: release.Package, releases: Releases
+) -> None:
+    assert bed.apply(new)[0] == 0
+    code, answer, said = bed.apply(releases.package("0.3.0", given.CRASHES))
+    assert (code, answer["outcome"]) == (1, "returned"), said
+    status = bed.status()
+    assert (status["current"], status["previous"]) == (new.manifest.name, bed.first)
+    assert status["releases"] == [bed.first, new.manifest.name]
+    code, answer, said = bed.update("back")
+    assert (code, bed.whole()) == (0, bed.first), said
 
 
 @pytest.mark.parametrize(("mark", "how"), cuts(*AFTER_THE_SWITCH))

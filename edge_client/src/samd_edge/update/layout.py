@@ -7,6 +7,7 @@
     ROOT/previous -> releases/NAME        the one before
     ROOT/trial                            while a new one is on trial (``trial.Trial``)
     ROOT/last-update.json                 how the last update ended (``trial.Outcome``)
+    ROOT/.update                          while an update is under way: what `previous` named before
 
 Every change is one rename, and on the disk before the next begins: whenever the power is cut, ``current`` is
 a whole release, the old one or the new.
@@ -21,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
+
 from samd_edge.update.manifest import (
     FILE,
     MAX_MANIFEST_BYTES,
@@ -33,10 +36,18 @@ from samd_edge.update.manifest import (
 )
 
 LOCK: Final = "lock"
+BEGUN: Final = ".update"
 PART: Final = ".part"
 GONE: Final = ".gone"
 
 Link = Literal["current", "previous"]
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The release that an update brings, and the one that was `previous` when it began."""
+
+    name: str
+    previous: str | None
 
 
 class Layout:
@@ -137,21 +148,34 @@ class Layout:
         shutil.rmtree(gone, ignore_errors=True)
 
     def tidy(self) -> None:
-        """Remove what an update that was cut off has left, and releases that no link names.
+        """Remove what an update that has ended, or was cut off, has left. Only while none is on trial.
 
-        Only while none is on trial. `previous` is never the release in use: an update that was cut off before
-        its switch has set it so, and the one that it named before is still there.
+        Kept are the release in use and the one before. `previous` never names the release in use: an update
+        that came to nothing had set it so, and what it named before stands in the record of its beginning.
         """
         for left in self.releases.glob(".*"):
             shutil.rmtree(left, ignore_errors=True)
         current, previous = self.named("current"), self.named("previous")
-        if previous is None or previous == current:
-            others = [name for name in self.installed() if name != current]
-            previous = max(others, key=lambda name: self.folder(name).stat().st_mtime, default=None)
+        if previous == current:
+            begun = self.begun()
+            previous = begun.previous if begun is not None and begun.previous in self.installed() else None
             self.switch("previous", previous)
         for name in self.installed():
             if current is not None and name not in (current, previous):
                 self.remove(name)
+        self.drop(BEGUN)
+
+    def begin(self, name: str) -> None:
+        """Write down what the links name, before an update changes anything."""
+        self.write(BEGUN, msgspec.json.encode(Begun(name=name, previous=self.named("previous"))))
+
+    def begun(self) -> "Begun | None":
+        """The beginning of the update that is under way or was cut off, as far as it is known."""
+        try:
+            with (self.root / BEGUN).open("rb") as file:
+                return msgspec.json.decode(file.read(4096), type=Begun)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return None
 
     def free(self) -> int:
         """Bytes that may still be written here."""
@@ -172,8 +196,9 @@ class Layout:
 
     def drop(self, name: str) -> None:
         """Remove a small file."""
-        (self.root / name).unlink(missing_ok=True)
-        sync_folder(self.root)
+        with contextlib.suppress(FileNotFoundError):
+            (self.root / name).unlink()
+            sync_folder(self.root)
 
     @contextlib.contextmanager
     def locked(self, *, wait: bool = False) -> Iterator[None]:

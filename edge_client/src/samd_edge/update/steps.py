@@ -46,6 +46,7 @@ def apply(
                 return device.outcome("done", name, before, "it is in use already")
             _check_schemas(device, new.manifest, before, one_way=one_way)
             _patient_allows(device, force=force)
+            layout.begin(name)
             fresh = _install(device, new)
         try:
             _test(layout, name)
@@ -68,6 +69,7 @@ def back(device: Device, *, force: bool = False, limits: Limits) -> Outcome:
         manifest = layout.check(name)
         _check_schemas(device, manifest, before, one_way=False)
         _patient_allows(device, force=force)
+        layout.begin(name)
         _test(layout, name)
         device.step("tested")
         return _switch(device, name, before, fresh=False, force=force, limits=limits)
