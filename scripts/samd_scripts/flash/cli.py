@@ -176,7 +176,7 @@ def _test(commands: Commands) -> None:
     made.add_argument("--steps", metavar="1,2,3", help="default: all (raspi3b: 1,2)")
     made.add_argument(
         "--data",
-        default="synthetic",
+        default="clif-demo",
         metavar="PATH",
         help="whose recordings are replayed; default: %(default)s",
     )
