@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from samd_edge import cli
 from samd_edge.update import package
@@ -179,6 +181,14 @@ def test_a_hash_that_is_none(tree: Path, sidecar: str | None, text: str) -> None
     with pytest.raises(UpdateError, match=text):
         expected(path, None)
     assert expected(path, "A" * 64) == "a" * 64
+
+
+def test_a_chain_of_headers_without_end(tmp_path: Path, layout: Layout) -> None:
+    path = tmp_path / "x.tar"
+    link = entry("x", type=tarfile.GNUTYPE_LONGNAME, size=512).tobuf() + b"y" * 512
+    path.write_bytes(link * 5000)
+    path.with_name("x.tar.sha256").write_text(digest(path))
+    assert "is no whole archive" in refused(path, layout)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive at all" * 1000])
@@ -439,3 +449,31 @@ def test_a_manifest_of_a_release_that_was_changed(tree: Path, layout: Layout) ->
     (folder / FILE).write_bytes(encode(msgspec.structs.replace(manifest, version="9.9.9")))
     with pytest.raises(UpdateError, match=r"is the manifest of 9\.9\.9-"):
         layout.manifest(folder.name)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 255)), min_size=1, max_size=12))
+def test_whatever_stands_in_a_package_it_is_whole_or_refused(
+    tmp_path: Path, changes: list[tuple[int, int]]
+) -> None:
+    tree = tmp_path / "tree"
+    if not tree.exists():
+        a_tree(tree)
+        release.pack(tree, tmp_path / "made")
+    made = next((tmp_path / "made").glob("*.tar"))
+    data = bytearray(made.read_bytes())
+    for place, byte in changes:
+        data[place] = byte
+    path = tmp_path / "changed.tar"
+    path.write_bytes(data)
+    path.with_name("changed.tar.sha256").write_text(digest(path))
+    layout = Layout(tmp_path / "root")
+    layout.releases.mkdir(parents=True, exist_ok=True)
+    try:
+        folder = unpacked(path, layout)
+    except UpdateError:
+        pass
+    else:
+        assert describe(folder) == layout.manifest(folder.name).files
+        layout.remove(folder.name)
+    assert list(layout.releases.iterdir()) == []

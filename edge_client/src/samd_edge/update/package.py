@@ -31,6 +31,8 @@ SPARE: Final = 16 * 1024 * 1024
 """Bytes that must stay free beside the new release: the system writes there too."""
 _CHUNK: Final = 1024 * 1024
 _BLOCK: Final = 4096
+_FAULTS: Final = (OSError, tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError)
+"""What a damaged archive raises; a chain of headers that name further headers, the last."""
 _ANEW: Final = "fetch the package anew"
 
 
@@ -109,7 +111,7 @@ class Package:
             self._unpack(part, told)
         except BaseException as error:
             shutil.rmtree(part, ignore_errors=True)
-            if isinstance(error, (OSError, tarfile.TarError)):
+            if isinstance(error, _FAULTS):
                 raise UpdateError(self._broken(error)) from error
             raise
         return part
@@ -152,7 +154,7 @@ class Package:
                 if first.size > MAX_MANIFEST_BYTES:
                     raise UpdateError(f"{self.path}: {FILE} has {first.size} bytes; fetch the package anew")
                 return decode(_content(archive, first).read(first.size), str(self.path))
-        except (OSError, tarfile.TarError) as error:
+        except _FAULTS as error:
             raise UpdateError(self._broken(error)) from error
 
     def _unpack(self, part: Path, told: Callable[[float], None]) -> None:
@@ -209,10 +211,9 @@ class Package:
     def _broken(self, error: Exception) -> str:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"{self.path}: the disk is full; what was unpacked is removed: make room and try again"
-        if isinstance(error, tarfile.TarError):
-            return f"{self.path}: is no whole archive ({error}); fetch the package anew"
-        reason = error.strerror if isinstance(error, OSError) else error
-        return f"{self.path}: cannot be unpacked ({reason})"
+        if isinstance(error, OSError):
+            return f"{self.path}: cannot be unpacked ({error.strerror})"
+        return f"{self.path}: is no whole archive ({error}); {_ANEW}"
 
 
 def _plain(entry: tarfile.TarInfo) -> bool:
