@@ -67,6 +67,11 @@ class Hearing:
                 one for one in self._heard if (one.device, one.kind) == (device, kind) and one.at >= since
             ]
 
+    def boot(self, device: str) -> int:
+        """The number of an agent's latest start that was heard of, 0 before the first."""
+        with self._changed:
+            return max((one.boot for one in self._heard if one.device == device), default=0)
+
     def wait(
         self,
         device: str,
@@ -75,13 +80,15 @@ class Hearing:
         *,
         since: float,
         timeout_s: float,
+        after_boot: int = -1,
         check: Callable[[], None] = lambda: None,
     ) -> Heard:
-        """The first message that fits. Raises StackError after the time; `check` may raise earlier."""
+        """The first message that fits, of an agent that was started later than `after_boot` says. Raises
+        StackError after the time; `check` may raise earlier."""
         ends = time.monotonic() + timeout_s
         while True:
             for one in self.all(device, kind, since=since):
-                if fits(one.data):
+                if one.boot > after_boot and fits(one.data):
                     return one
             if time.monotonic() > ends:
                 raise StackError(f"{device}: no fitting {kind} within {timeout_s:g} s")

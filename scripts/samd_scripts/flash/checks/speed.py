@@ -21,7 +21,7 @@ def measures(ward: Ward) -> dict[str, Any]:
     beats = []
     since = time.monotonic()
     for _ in range(4):
-        beat = ward.hearing.wait(ward.device, "heartbeat", since=since, timeout_s=60, check=ward.check)
+        beat = ward.hearing.wait(ward.device, "heartbeat", since=since, timeout_s=300, check=ward.check)
         beats.append(beat.data["resident_mb"])
         since = beat.at + 0.001
     peak = float(

@@ -163,20 +163,20 @@ class Ward:
 
     def boot(self) -> float:
         """Switch the machine on and wait until it is online; returns the seconds that took."""
-        since = self.hearing_now()
+        since, started = self.hearing_now(), self.hearing.boot(self.device)
         self.guest.close()
         self.guest = Guest(self.machine.channel, lambda: self.machine.alive)
         self.machine.start()
-        heard = self.wait_state("online", since=since, timeout_s=600 if self.kind == "raspi3b" else 300)
+        heard = self.wait_state("online", since=since, timeout_s=900, after_boot=started)
         return float(heard.at - since)
 
     def hearing_now(self) -> float:
         return time.monotonic()
 
-    def wait_state(self, status: str, *, since: float, timeout_s: float) -> Any:
+    def wait_state(self, status: str, *, since: float, timeout_s: float, after_boot: int = -1) -> Any:
         return self.hearing.wait(
             self.device, "state", lambda data: data["status"] == status,
-            since=since, timeout_s=timeout_s, check=self.check,
+            since=since, timeout_s=timeout_s, after_boot=after_boot, check=self.check,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -188,12 +188,12 @@ class Ward:
     def settle(self, source: str, model: int) -> float:
         """Give the device in the machine another configuration, and start its agent anew; returns when."""
         text = self.config(source, model)
-        since = self.hearing_now()
+        since, started = self.hearing_now(), self.hearing.boot(self.device)
         self.guest.run(
             "mount -o remount,rw /boot/firmware && cat >/boot/firmware/samd.toml <<'SAMD-END'\n"
             f"{text}SAMD-END\nsync && mount -o remount,ro /boot/firmware && systemctl restart samd-edge"
         )
-        self.wait_state("online", since=since, timeout_s=180)
+        self.wait_state("online", since=since, timeout_s=600, after_boot=started)
         return since
 
     def look(self) -> list[dict[str, Any]]:
