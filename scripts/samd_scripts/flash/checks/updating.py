@@ -77,8 +77,12 @@ def _tried(ward: Ward, package: releases.Package) -> dict[str, Any]:
         raise CheckFailed(
             f"the device is at {status['current']} after the failed update, {old} was before: {printed}"
         )
-    if package.manifest.name not in printed + str(status):
-        raise CheckFailed(f"the device does not say what it went back from: {printed}")
+    last = status["last"]
+    # refused before the switch would prove nothing: it has to have been on trial
+    if last is None or (last["outcome"], last["release"]) != ("returned", package.manifest.name):
+        raise CheckFailed(
+            f"the device does not say that it went back from {package.manifest.name}: {printed}"
+        )
     state = ward.hearing.wait(
         ward.device, "state", lambda data: data["status"] == "online" and data["client_version"] == old,
         since=since, timeout_s=240, check=ward.check,
