@@ -450,7 +450,7 @@ def package(arguments: argparse.Namespace, console: Console) -> int:
         release = base.get_release(_cache(arguments), extras, arguments.python, steps)
         steps("packing")
         made = releases.pack(release, arguments.out)
-        found = {
+        found: dict[str, Any] = {
             "package": str(made.path), "sha256": made.sha256, "name": made.manifest.name,
             "size": made.path.stat().st_size, "seconds": steps.seconds,
         }  # fmt: skip
