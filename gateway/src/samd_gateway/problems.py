@@ -10,7 +10,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from samd_gateway.answers import Problem
-from samd_gateway.errors import ConflictError, NotFoundError, UnavailableError, UsageError
+from samd_gateway.errors import (
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    SignInError,
+    UnavailableError,
+    UsageError,
+)
 from samd_protocol.errors import BundleError, MessageError
 
 MEDIA_TYPE = "application/problem+json"
@@ -44,6 +51,16 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ConflictError)
     async def _conflict(_request: Request, error: ConflictError) -> JSONResponse:
         return problem(409, str(error), **error.extra)
+
+    @app.exception_handler(SignInError)
+    async def _sign_in(_request: Request, error: SignInError) -> JSONResponse:
+        response = problem(401, str(error))
+        response.headers["www-authenticate"] = "Bearer"
+        return response
+
+    @app.exception_handler(ForbiddenError)
+    async def _forbidden(_request: Request, error: ForbiddenError) -> JSONResponse:
+        return problem(403, str(error))
 
     @app.exception_handler(NotFoundError)
     async def _not_found(_request: Request, error: NotFoundError) -> JSONResponse:
