@@ -22,7 +22,7 @@ admissions = Table(
     Column("discharged_by", String(64)),
 )
 
-# One row an alert, from raised to cleared; `kind` is `severity` (a device raised it) or `silence` (a gateway).
+# One row an alert, from raised to cleared; `kind`: `severity` (by a device) or `silence` (by a gateway).
 alerts = Table(
     "alerts",
     metadata,
