@@ -30,7 +30,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     """The device's own health. None means that this machine cannot tell. `disagreements` counts, for this
     admission and this boot, how often rule and model came to stand two classes or more apart; `rejected` the
-    values that could not be used."""
+    values that could not be used; `certificate_expires_at` is the end of the certificate that the device
+    shows to the broker."""
 
     interval_s: float
     uptime_s: float
@@ -45,6 +46,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     model_version: int | None = None
     disagreements: int = 0
     rejected: int = 0
+    certificate_expires_at: Moment | None = None
 
 
 class News2(msgspec.Struct, frozen=True, kw_only=True):
@@ -343,6 +345,22 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True, tag="run.status"):
     reason: str | None = None
 
 
+class ModelOrder(msgspec.Struct, frozen=True, kw_only=True, tag="model.order"):
+    """Gateway to server: make a version of the server's store the released one of its task, be it newer or
+    older than the one in use."""
+
+    task: str
+    version: int
+
+
+class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="model.answer"):
+    """Server to gateway: what became of a `ModelOrder`, named by its message id."""
+
+    order: str
+    status: Literal["done", "rejected"]
+    reason: str = ""
+
+
 class Served(msgspec.Struct, frozen=True, kw_only=True):
     """The bundle that a new run for another task starts from, and the methods that it can do."""
 
@@ -396,6 +414,8 @@ Message = (
     | ModelRelease
     | RunOrder
     | RunStatus
+    | ModelOrder
+    | ModelAnswer
     | ServerState
     | GatewayState
 )
@@ -530,6 +550,24 @@ CHANNELS: tuple[Channel, ...] = (
         retain=True,
         expires="never",
         summary="The run now going on",
+    ),
+    Channel(
+        topic="server/dn/model",
+        message=ModelOrder,
+        sender="gateway",
+        qos=1,
+        retain=False,
+        expires="its own",
+        summary="Put a stored version of a model to use",
+    ),
+    Channel(
+        topic="server/up/model",
+        message=ModelAnswer,
+        sender="server",
+        qos=1,
+        retain=False,
+        expires="1 h",
+        summary="Answer to an order about a model",
     ),
     Channel(
         topic="server/up/state",

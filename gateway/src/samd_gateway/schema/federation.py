@@ -105,5 +105,8 @@ releases = Table(
     Column("task", String(64), nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("action", String(16), nullable=False),  # release, rollback
+    Column("order", String(64), nullable=False, unique=True),  # the message's id
+    Column("status", String(16)),  # done, rejected; null until the server has answered
     Column("reason", Text),
+    Column("answered_at", Float),
 )
