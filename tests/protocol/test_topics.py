@@ -135,6 +135,8 @@ def test_the_table_of_channels_and_the_functions_agree() -> None:
         topics.model("task").replace("/task", "/{task}"),
         topics.SERVER_ORDER,
         topics.SERVER_RUN,
+        topics.SERVER_MODEL_ORDER,
+        topics.SERVER_MODEL_ANSWER,
         topics.SERVER_STATE,
         topics.gateway_state("ward").replace("ward", "{gateway}"),
     ]
