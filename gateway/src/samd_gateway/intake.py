@@ -10,7 +10,11 @@ from samd_protocol.errors import MessageError
 KINDS: tuple[str, ...] = ("state", "heartbeat", "assessment", "alert", "training", "result", "config")
 """What is read from devices; training updates are for the server alone."""
 
-SERVER_KINDS = {topics.SERVER_RUN: "run.status", topics.SERVER_STATE: "server.state"}
+SERVER_KINDS = {
+    topics.SERVER_RUN: "run.status",
+    topics.SERVER_STATE: "server.state",
+    topics.SERVER_MODEL_ANSWER: "model.answer",
+}
 
 _LARGEST = 2**63 - 1
 
@@ -81,6 +85,8 @@ def _check(message: envelope.Envelope) -> None:
             numbers.append(config.version)
         case messages.Result() as result:
             names.append(result.command)
+        case messages.ModelAnswer() as answer:
+            names.append(answer.order)
         case messages.RunStatus() as status:
             numbers += [status.round, status.rounds, status.model_version]
             names.append(status.run)

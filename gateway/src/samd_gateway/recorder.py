@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Table, select, tuple_
 
 from samd_gateway import runs_table, schema
-from samd_gateway.intake import Item
+from samd_gateway.intake import SERVER_KINDS, Item
 from samd_gateway.states import Contact, Order, Policy, heard, supersedes
 from samd_protocol import messages as wire
 
@@ -80,6 +80,8 @@ def record(connection: Connection, items: Sequence[Item], policy: Policy) -> lis
             _result(connection, item, item.envelope.data)
         elif isinstance(item.envelope.data, wire.RunStatus):
             runs_table.follow(connection, item.envelope.data, item.received_at)
+        elif isinstance(item.envelope.data, wire.ModelAnswer):
+            _model_answer(connection, item, item.envelope.data)
     return new
 
 
@@ -87,7 +89,7 @@ _EMPTY: dict[str, Any] = {column.name: None for column in schema.devices.columns
 
 
 def _devices(connection: Connection, items: Sequence[Item], policy: Policy) -> None:
-    names = {item.sender for item in items if item.kind not in ("server.state", "run.status")}
+    names = {item.sender for item in items if item.kind not in SERVER_KINDS.values()}
     if not names:
         return
     table = schema.devices
@@ -226,4 +228,14 @@ def _result(connection: Connection, item: Item, result: wire.Result) -> None:
             detail=msgspec.json.encode(result.detail).decode(),
             answered_at=item.received_at,
         )
+    )
+
+
+def _model_answer(connection: Connection, item: Item, answer: wire.ModelAnswer) -> None:
+    """What the server made of an order about a model; the first answer counts."""
+    table = schema.releases
+    connection.execute(
+        table.update()
+        .where(table.c.order == answer.order, table.c.status.is_(None))
+        .values(status=answer.status, reason=answer.reason, answered_at=item.received_at)
     )
