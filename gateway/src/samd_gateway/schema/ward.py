@@ -1,6 +1,6 @@
 """Patients by pseudonym, alerts with all that became of them, and who is told of them."""
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, String, Table, Text, UniqueConstraint
 
 from samd_gateway.schema.base import identity, metadata
 
@@ -18,6 +18,8 @@ admissions = Table(
     Column("admitted_at", Float, nullable=False),
     Column("admitted_by", String(64), nullable=False),
     Column("command", String(64)),  # whose result says whether the device took it
+    Column("state", String(16), nullable=False, default="pending"),  # pending, active, refused, ended
+    Column("reason", Text),  # why it was refused, or ended without the device's word
     Column("discharged_at", Float),
     Column("discharged_by", String(64)),
 )
@@ -49,9 +51,22 @@ alerts = Table(
     Column("pause_reason", Text),
     Column("step", Integer, nullable=False, default=0),  # of the escalation ladder
     Column("step_at", Float),
+    Column("waiting_since", Float),  # from when the ladder counts; null while nobody need come
+    Column("boot", BigInteger, nullable=False, default=-1),  # of the device's message that it follows
+    Column("seq", BigInteger, nullable=False, default=-1),
     UniqueConstraint("device", "kind", "source_id", name="alerts_once"),
     Index("alerts_by_state", "state", "raised_at"),
     Index("alerts_by_device", "device", "raised_at"),
+)
+
+# Never two open ones of a kind on one device, whoever writes.
+Index(
+    "alerts_one_open",
+    alerts.c.device,
+    alerts.c.kind,
+    unique=True,
+    sqlite_where=alerts.c.state == "active",
+    postgresql_where=alerts.c.state == "active",
 )
 
 alert_changes = Table(

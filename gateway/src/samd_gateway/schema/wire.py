@@ -25,6 +25,7 @@ messages = Table(
     Column("sent_at", Float, nullable=False),
     Column("body", Text, nullable=False),
     Index("messages_by_kind", "kind", "received_at"),
+    Index("messages_by_device", "device", "kind", "received_at"),  # a patient's time line
 )
 
 devices = Table(
