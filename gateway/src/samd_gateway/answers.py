@@ -258,6 +258,44 @@ class ModelsOut(Answer):
     models: list[ModelOut]
 
 
+class VersionOut(Answer):
+    """A version of a task's model: where it came from, how good it is, what became of it."""
+
+    task: str
+    version: int
+    parent: int | None
+    trained: bool
+    in_use: bool = Field(description="The server releases it now")
+    released: bool = Field(description="It passed the gate, or was given as the first model")
+    reason: str | None = Field(description="Why it was released or kept")
+    run: str | None
+    metrics: dict[str, Any]
+    sha256: str | None = Field(description="null while its file is at the server alone")
+    devices: int | None = Field(description="How many devices assess by it; null where that is not told")
+
+
+class VersionsOut(Answer):
+    versions: list[VersionOut]
+
+
+class ReleaseOut(Answer):
+    """An order to the server to make a version the released one, with its answer."""
+
+    id: int
+    at: datetime
+    actor: str
+    task: str
+    version: int
+    action: Literal["release", "rollback"]
+    status: Literal["waiting", "done", "rejected", "expired"]
+    reason: str | None
+    answered_at: datetime | None
+
+
+class ReleasesOut(Answer):
+    releases: list[ReleaseOut]
+
+
 class ServerOut(Answer):
     """The Flower server, as it last said; `unknown` if it was never heard of."""
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
 
-from samd_gateway.answers import ModelOut, ModelsOut
+from samd_gateway.access.actor import Actor
+from samd_gateway.access.http import needs
+from samd_gateway.answers import ModelOut, ModelsOut, ReleaseOut, ReleasesOut, VersionsOut
 from samd_gateway.gateway import Gateway
 from samd_gateway.problems import documented, problem
 from samd_gateway.ranges import matches, parse_range
@@ -15,6 +19,17 @@ from samd_protocol.bundle import MAX_BYTES
 
 MEDIA_TYPE = "application/zip"
 CHUNK = 256 * 1024
+
+
+class ReleaseRequest(BaseModel):
+    """Which version of which task's model is to be the released one."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"task": "severity", "version": 3}]}
+    )
+
+    task: str = Field("severity", min_length=1, max_length=64)
+    version: int = Field(ge=0, le=2**31)
 
 
 def _chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
@@ -46,6 +61,24 @@ def router(gateway: Gateway) -> APIRouter:
         """The models that are here, the highest version first."""
         base = str(request.base_url)
         return ModelsOut(models=[_out(entry, entry["manifest"], base) for entry in gateway.models.entries()])
+
+    @api.get("/versions")
+    def versions(_actor: Annotated[Actor, Depends(needs("read"))]) -> VersionsOut:
+        """Every version of every task: lineage, metrics, what became of it, how many devices run it."""
+        return VersionsOut(versions=gateway.models_control.versions())
+
+    @api.get("/releases")
+    def releases(
+        _actor: Annotated[Actor, Depends(needs("read"))], limit: Annotated[int, Query(ge=1, le=200)] = 50
+    ) -> ReleasesOut:
+        """What was asked of the server, the latest first, with its answers."""
+        return ReleasesOut(releases=gateway.models_control.orders(limit))
+
+    @api.post("/releases", status_code=202, responses=documented(403, 404, 409, 422, 503))
+    def release(request: ReleaseRequest, actor: Annotated[Actor, Depends(needs("models"))]) -> ReleaseOut:
+        """Ask the server to make a version the released one, a newer or an older."""
+        number = gateway.models_control.order(actor, request.task, request.version)
+        return next(each for each in gateway.models_control.orders() if each.id == number)
 
     @api.put(
         "/{sha256}.samd",

@@ -4,8 +4,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from samd_gateway import api_fleet, api_models, api_runs, api_system, problems
+from samd_gateway import api_fleet, api_fleet_table, api_models, api_runs, api_system, problems
+from samd_gateway.access.gate import Gate
 from samd_gateway.gateway import Gateway
+from samd_gateway.web import Web
 
 DESCRIPTION = """Fleet, runs, alerts and models of one gateway.
 
@@ -13,7 +15,7 @@ Research software, no certified medical device. Errors are problem documents (RF
 are by the gateway's clock."""
 
 
-def build(gateway: Gateway) -> FastAPI:
+def build(gateway: Gateway, web: Web = Web()) -> FastAPI:
     """The application of a gateway, which the caller starts and stops."""
     app = FastAPI(
         title="samd gateway",
@@ -23,15 +25,17 @@ def build(gateway: Gateway) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
-    for part in (api_fleet, api_runs, api_models, api_system):
+    app.add_middleware(Gate, access=gateway.access, names=web.hostnames)
+    for part in (api_fleet, api_fleet_table, api_runs, api_models, api_system):
         app.include_router(part.router(gateway))
 
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        _, components = api_fleet.command_schema()
-        document["components"]["schemas"].update(components)
+        for described in (api_fleet.command_schema, api_fleet_table.bulk_schema):
+            _, components = described()
+            document["components"]["schemas"].update(components)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

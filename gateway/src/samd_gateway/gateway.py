@@ -1,28 +1,32 @@
 """One gateway: its parts, put together, started and stopped in order."""
 
-import fcntl
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import msgspec
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from samd_gateway import admission, queries, runs_query, schema
+from samd_gateway.access.desk import Access
+from samd_gateway.cluster import Cluster
 from samd_gateway.coordinator import Coordinator
+from samd_gateway.dispatch import Dispatch
 from samd_gateway.errors import UsageError
 from samd_gateway.events import Event, Events
+from samd_gateway.folder import folder_id, prepare_folder
+from samd_gateway.fleet.configuration import Configurator
+from samd_gateway.fleet.service import Fleet
 from samd_gateway.ingest import Ingest
 from samd_gateway.intake import Item
 from samd_gateway.link import Link
 from samd_gateway.metrics import Metrics
 from samd_gateway.modelfiles import ModelFiles
+from samd_gateway.models_control import ModelsControl
 from samd_gateway.schema import Database, open_database
 from samd_gateway.states import DeviceState, Policy
 from samd_protocol.broker import Broker
@@ -48,26 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str | None = None
     policy: Policy = Policy()
     grace_s: float = admission.GRACE_S
-
-
-def prepare_folder(path: Path) -> IO[str]:
-    """Create the data folder, for its owner alone, and lock it. Raises UsageError if that fails."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chmod(path, 0o700)
-        lock = (path / "lock").open("w")
-    except OSError as error:
-        raise UsageError(
-            f"--data {path}: cannot be used ({error.strerror}); choose a folder of your own"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise UsageError(
-            f"--data {path}: another gateway uses it; stop that one, or choose another folder"
-        ) from error
-    return lock
+    address: str | None = None
 
 
 class Gateway:
@@ -82,7 +67,19 @@ class Gateway:
         self.metrics = Metrics()
         self.events = Events(self.metrics)
         self.database: Database = open_database(settings.database_url, settings.data)
+        self.access = Access(self.database, now=now)
         self.models = ModelFiles(settings.data / "models")
+        self.cluster = Cluster(
+            self.database,
+            settings.name,
+            folder_id(settings.data),
+            version=settings.version,
+            address=settings.address,
+            alone=settings.database_url is None,
+            changed=self._leading_changed,
+            now=now,
+        )
+        self.cluster.join()
         boot = self.database.next_boot()
         sealer = Sealer(f"gateway.{settings.name}", boot)
         # The id belongs to the database: a session at the broker is worth something only to whoever holds
@@ -115,12 +112,27 @@ class Gateway:
             grace_s=settings.grace_s,
             now=now,
         )
+        self.dispatch = Dispatch(self.database, self.link, sealer, now=now)
+        self.fleet = Fleet(
+            self.database,
+            self.dispatch,
+            Configurator(self.database, self.link, sealer),
+            states=self.states,
+            now=now,
+        )
+        self.models_control = ModelsControl(self.database, self.models, self.link, sealer, now=now)
         self._known: dict[str, tuple[str, str]] = {}
         self._stopping = threading.Event()
         self._look = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="states", daemon=True)
 
+    @property
+    def leading(self) -> bool:
+        """Whether this gateway may do what one alone may do: see `cluster`."""
+        return self.cluster.leading
+
     def start(self) -> None:
+        self.cluster.start()
         self.ingest.start()
         self.runs.start()
         self._watcher.start()
@@ -134,6 +146,7 @@ class Gateway:
         self.link.stop()
         self.ingest.stop()
         self._watcher.join(5.0)
+        self.cluster.stop()
         self.database.close()
         self._lock.close()
 
@@ -171,6 +184,9 @@ class Gateway:
 
     def _link_changed(self, connected: bool) -> None:
         self.metrics.broker_connected.set(int(connected))
+        self._look.set()
+
+    def _leading_changed(self, _leading: bool) -> None:
         self._look.set()
 
     def _committed(self, items: Sequence[Item]) -> None:

@@ -84,14 +84,14 @@ class Link:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def publish(self, topic: str, message: envelope.Envelope) -> None:
-        """Send at QoS 1, not retained. Raises UnavailableError while there is no connection: what a person
+    def publish(self, topic: str, message: envelope.Envelope, *, retain: bool = False) -> None:
+        """Send at QoS 1. Raises UnavailableError while there is no connection: what a person
         asks for is refused at once, not sent at some later time."""
         if not self.connected:
             raise UnavailableError(
                 f"the broker cannot be reached ({self.problem}); start it, or wait until it is back"
             )
-        info = self._client.publish(topic, envelope.encode(message), qos=1)
+        info = self._client.publish(topic, envelope.encode(message), qos=1, retain=retain)
         if info.rc != mqtt.MQTT_ERR_SUCCESS:
             raise UnavailableError("the broker was lost at this moment; try again")
 

@@ -3,7 +3,7 @@ clock. Everything else reads and writes through the names given here.
 """
 
 from samd_gateway.schema.base import metadata
-from samd_gateway.schema.database import SCHEMA_VERSION, Database, open_database
+from samd_gateway.schema.database import Database, open_database
 from samd_gateway.schema.federation import (
     gateways,
     leaders,
@@ -14,13 +14,12 @@ from samd_gateway.schema.federation import (
     runs,
     schedules,
 )
-from samd_gateway.schema.fleet import assessment_hours, health, job_devices, jobs, tags, views
+from samd_gateway.schema.fleet import assessment_hours, desired, health, job_devices, jobs, tags, views
 from samd_gateway.schema.people import audit, login_failures, sessions, settings, tokens, users
 from samd_gateway.schema.ward import admissions, alert_changes, alerts, channels, notifications
 from samd_gateway.schema.wire import boots, commands, devices, latest, messages, meta
 
 __all__ = [
-    "SCHEMA_VERSION",
     "Database",
     "admissions",
     "alert_changes",
@@ -30,6 +29,7 @@ __all__ = [
     "boots",
     "channels",
     "commands",
+    "desired",
     "devices",
     "gateways",
     "health",

@@ -1,6 +1,6 @@
 """The fleet beside its messages: tags, saved views, bulk actions, and the down-sampled past."""
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, String, Table, Text
 
 from samd_gateway.schema.base import metadata
 
@@ -38,8 +38,17 @@ job_devices = Table(
     metadata,
     Column("job", String(16), primary_key=True),
     Column("device", String(80), primary_key=True),
-    Column("command", String(64)),  # null where none could be sent; then `problem` says why
-    Column("problem", Text),
+    Column("command", String(64)),  # null for what needs none
+    Column("version", BigInteger),  # of the configuration that was asked for
+)
+
+# What a device is to be configured as; what it says that it is stands in `latest`.
+desired = Table(
+    "desired",
+    metadata,
+    Column("device", String(80), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),  # JSON
 )
 
 # Heartbeats by spans of time: a day of 10,000 devices would be 86 million rows.

@@ -24,6 +24,15 @@ admissions = Table(
     Column("discharged_by", String(64)),
 )
 
+# A bed holds one patient.
+Index(
+    "admissions_one_open",
+    admissions.c.device,
+    unique=True,
+    sqlite_where=admissions.c.state.in_(("pending", "active")),
+    postgresql_where=admissions.c.state.in_(("pending", "active")),
+)
+
 # One row an alert, from raised to cleared; `kind`: `severity` (by a device) or `silence` (by a gateway).
 alerts = Table(
     "alerts",
