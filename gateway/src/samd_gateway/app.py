@@ -15,7 +15,7 @@ Research software, no certified medical device. Errors are problem documents (RF
 are by the gateway's clock."""
 
 
-def build(gateway: Gateway, web: Web = Web()) -> FastAPI:
+def build(gateway: Gateway, web: Web | None = None) -> FastAPI:
     """The application of a gateway, which the caller starts and stops."""
     app = FastAPI(
         title="samd gateway",
@@ -25,7 +25,7 @@ def build(gateway: Gateway, web: Web = Web()) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
-    app.add_middleware(Gate, access=gateway.access, names=web.hostnames)
+    app.add_middleware(Gate, access=gateway.access, names=() if web is None else web.hostnames)
     for part in (api_fleet, api_fleet_table, api_runs, api_models, api_system):
         app.include_router(part.router(gateway))
 

@@ -5,6 +5,8 @@ import signal
 import socket
 from collections.abc import Callable
 
+import msgspec
+
 from samd_gateway.gateway import Gateway, Settings
 from samd_gateway.listen import bind, check_loopback
 
@@ -27,12 +29,12 @@ def run(settings: Settings, host: str, port: int, announce: Callable[[str], None
     host = check_loopback(host, REMEDY)
     settings.broker.address  # noqa: B018 - raises for a URL that is none, before anything is opened
     sock = bind(host, port, "serve")
+    address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
     try:
-        gateway = Gateway(settings)
+        gateway = Gateway(msgspec.structs.replace(settings, address=address))
     except BaseException:
         sock.close()
         raise
-    address = f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
     received: list[int] = []
 
     class Server(uvicorn.Server):
@@ -49,7 +51,12 @@ def run(settings: Settings, host: str, port: int, announce: Callable[[str], None
             self.should_exit = True
 
     config = uvicorn.Config(
-        build(gateway), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+        build(gateway),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=2,
+        proxy_headers=False,  # uvicorn would believe whatever a program of this machine says of its peer
     )
     server = Server(config)
     try:
