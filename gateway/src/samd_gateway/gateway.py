@@ -18,9 +18,9 @@ from samd_gateway.coordinator import Coordinator
 from samd_gateway.dispatch import Dispatch
 from samd_gateway.errors import UsageError
 from samd_gateway.events import Event, Events
-from samd_gateway.folder import folder_id, prepare_folder
 from samd_gateway.fleet.configuration import Configurator
 from samd_gateway.fleet.service import Fleet
+from samd_gateway.folder import folder_id, prepare_folder
 from samd_gateway.ingest import Ingest
 from samd_gateway.intake import Item
 from samd_gateway.link import Link
