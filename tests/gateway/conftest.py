@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for gateway_peers, which the tests share
 
 from gateway_peers import Gateway, Peer, Process
+from postgres import PostgreSQL, binaries
 
 T = TypeVar("T")
 
@@ -32,6 +33,18 @@ def own_broker() -> Iterator[str]:
         yield process.ready()
     finally:
         process.end()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server of this test run."""
+    if binaries() is None:
+        pytest.skip("no PostgreSQL server is installed here (apt install postgresql)")
+    server = PostgreSQL()
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture
