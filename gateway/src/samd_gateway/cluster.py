@@ -194,8 +194,18 @@ class Cluster:
     # the thread
 
     def _run(self) -> None:
-        while not self._stopping.wait(ALONE_RENEW_S if self.alone else RENEW_S):
+        while True:
+            self._tell()
+            if self._stopping.wait(ALONE_RENEW_S if self.alone else RENEW_S):
+                return
             self._renew()
+
+    def _tell(self) -> None:
+        if self._told != self.leading:
+            self._told = self.leading
+            if not self.alone:
+                log.info("this gateway %s", "leads" if self._told else "follows")
+            self._changed(self._told)
 
     def _renew(self) -> None:
         began = self._monotonic()
@@ -209,11 +219,6 @@ class Cluster:
                 log.warning("the lease cannot be renewed (%s)", type(error).__name__)
         else:
             self._until = began + LEASE_S - MARGIN_S if holds else float("-inf")
-        if self._told != self.leading:
-            self._told = self.leading
-            if not self.alone:
-                log.info("this gateway %s", "leads" if self._told else "follows")
-            self._changed(self._told)
 
     def _seen(self, connection: Connection, at: float) -> bool:
         """A sign of life; False when another process has taken this gateway's name."""
