@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from samd_gateway.access.actor import Actor
 from samd_gateway.access.http import needs
 from samd_gateway.errors import UsageError
-from samd_gateway.fleet import jobs, query
+from samd_gateway.fleet import jobs
 from samd_gateway.fleet.actions import Action, Retag
 from samd_gateway.fleet.answers import (
     FleetPage,
@@ -22,6 +22,7 @@ from samd_gateway.fleet.answers import (
     ViewOut,
     ViewsOut,
 )
+from samd_gateway.fleet.query import FleetQuery, SortKey, Trouble, parse
 from samd_gateway.fleet.service import AT_MOST_DEVICES, Fleet
 from samd_gateway.gateway import Gateway
 from samd_gateway.problems import documented
@@ -36,7 +37,7 @@ class BulkRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     action: Action
     devices: list[str] | None = None
-    query: query.FleetQuery | None = None
+    query: FleetQuery | None = None
     ttl_s: float = 300.0
 
 
@@ -107,15 +108,15 @@ def router(gateway: Gateway) -> APIRouter:
         tag: Annotated[list[Text], Query(max_length=100)] = [],  # noqa: B006
         client_version: Annotated[list[Text], Query(max_length=100)] = [],  # noqa: B006
         model_version: Annotated[list[int], Query(max_length=100)] = [],  # noqa: B006
-        trouble: Annotated[list[query.Trouble], Query(max_length=3)] = [],  # noqa: B006
-        sort: query.SortKey = "name",
+        trouble: Annotated[list[Trouble], Query(max_length=3)] = [],  # noqa: B006
+        sort: SortKey = "name",
         descending: bool = False,
         after: Annotated[str | None, Query(max_length=400, description="`next` of the page before")] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
     ) -> FleetPage:
         """A page of the fleet: devices that match every filter, in the order asked for."""
         return fleet.page(
-            query.parse(
+            parse(
                 states=state,
                 text=text,
                 tags=tag,
@@ -151,7 +152,7 @@ def router(gateway: Gateway) -> APIRouter:
     @api.post("/views", status_code=201, responses=documented(403, 422))
     def save(request: ViewRequest, actor: Reader) -> ViewOut:
         """Keep a filter; one's own of that name is replaced."""
-        return fleet.save_view(actor, request.name, query.parse(**request.query), shared=request.shared)
+        return fleet.save_view(actor, request.name, parse(**request.query), shared=request.shared)
 
     @api.delete("/views/{view}", status_code=204, responses=documented(403, 404))
     def forget(view: str, actor: Reader) -> None:
