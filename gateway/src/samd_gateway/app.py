@@ -4,7 +4,17 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from samd_gateway import api_fleet, api_fleet_table, api_models, api_runs, api_system, problems
+from samd_gateway import (
+    api_access,
+    api_audit,
+    api_fleet,
+    api_fleet_table,
+    api_login,
+    api_models,
+    api_runs,
+    api_system,
+    problems,
+)
 from samd_gateway.access.gate import Gate
 from samd_gateway.gateway import Gateway
 from samd_gateway.web import Web
@@ -26,7 +36,8 @@ def build(gateway: Gateway, web: Web | None = None) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(Gate, access=gateway.access, names=() if web is None else web.hostnames)
-    for part in (api_fleet, api_fleet_table, api_runs, api_models, api_system):
+    app.include_router(api_login.router(gateway))
+    for part in (api_fleet, api_fleet_table, api_runs, api_models, api_access, api_audit, api_system):
         app.include_router(part.router(gateway))
 
     generate = app.openapi

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from samd_gateway.access.throttle import ThrottledError
 from samd_gateway.answers import Problem
 from samd_gateway.errors import (
     ConflictError,
@@ -51,6 +52,12 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ConflictError)
     async def _conflict(_request: Request, error: ConflictError) -> JSONResponse:
         return problem(409, str(error), **error.extra)
+
+    @app.exception_handler(ThrottledError)
+    async def _throttled(_request: Request, error: ThrottledError) -> JSONResponse:
+        response = problem(429, str(error))
+        response.headers["retry-after"] = str(error.wait_s)
+        return response
 
     @app.exception_handler(SignInError)
     async def _sign_in(_request: Request, error: SignInError) -> JSONResponse:

@@ -46,3 +46,5 @@ LOCAL = Actor(name="local", role="admin", via="api")
 """Who asks while no user is set up: only programs of this machine reach the gateway then."""
 SYSTEM = Actor(name="system", role="admin", via="system")
 """The gateway itself."""
+STRANGER = Actor(name="unknown", role="viewer", via="page", permissions=frozenset())
+"""Who tried to sign in and did not."""

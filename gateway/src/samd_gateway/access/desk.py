@@ -1,7 +1,7 @@
 """Who is asking: the one place that turns a cookie, a token or a name and a password into an actor.
 
 What is found is remembered for a second, so that a page can ask before each action and the database is
-spared; a change made here counts at once, one made by another program on the same database within that second.
+spared. A change made here counts at once, one made by another program on the database within that second.
 """
 
 import threading
@@ -15,12 +15,12 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from samd_gateway import settings
 from samd_gateway.access import audit, sessions, throttle, tokens, users
-from samd_gateway.access.actor import LOCAL, Actor, Via
+from samd_gateway.access.actor import LOCAL, STRANGER, Actor, Via
 from samd_gateway.access.keys import Signer, digest, new_key
 from samd_gateway.access.passwords import Passwords
 from samd_gateway.access.passwords import check as check_password
 from samd_gateway.access.sessions import Session, SessionLimits
-from samd_gateway.errors import SignInError
+from samd_gateway.errors import NotFoundError, SignInError
 from samd_gateway.schema import Database
 
 FRESH_S = 1.0
@@ -83,7 +83,7 @@ class Access:
         found = self._remembered(hash_, now)
         if found is None:
             with self.database.read() as connection:
-                found = sessions.find(connection, hash_, self._limits(connection), now=now)
+                found = sessions.find(connection, hash_, self.limits(connection), now=now)
             if found is not None:
                 self._remember(hash_, found, now, generation)
         return found if isinstance(found, Session) and found.expires_at > now else None
@@ -131,7 +131,7 @@ class Access:
             user = users.one(connection, name)
             if user.disabled_at is not None:
                 raise SignInError(WRONG)
-            limits = self._limits(connection)
+            limits = self.limits(connection)
             cookie, hash_ = sessions.begin(connection, name, limits, now=now)
             actor = Actor(name=name, role=user.role, via="page")
             audit.record(connection, actor, "session.begin", f"user/{name}", now=now, after={"by": how})
@@ -151,11 +151,37 @@ class Access:
 
     def change_password(self, session_user: Actor, current: str, new: str, *, address: str) -> None:
         """By the user, who proves once more that it is they. Raises SignInError and UsageError."""
-        check_password(new, session_user.name)
         self._check(session_user.name, current, address=address, known=None)
-        kept = self.passwords.hash(new)
+        kept = self.hash_new(new, session_user.name)
         with self.changing() as connection:
             users.set_password(connection, session_user, session_user.name, kept, now=self.now())
+
+    def hash_new(self, password: str, name: str) -> str:
+        """The hash of a password for this user. Raises UsageError for one that is guessed too easily."""
+        check_password(password, name)
+        return self.passwords.hash(password)
+
+    def end_sessions(self, actor: Actor, name: str) -> int:
+        """Sign a user out everywhere; how many sessions ended. Raises NotFoundError."""
+        now = self.now()
+        with self.changing() as connection:
+            users.one(connection, name)
+            ended = users.end_sessions(connection, name)
+            audit.record(connection, actor, "session.end", f"user/{name}", now=now, after={"ended": ended})
+        return ended
+
+    def end_session(self, actor: Actor, id_: str) -> int:
+        """End the session with this id: one's own, or by the permission `users` anybody's. Raises
+        NotFoundError."""
+        now = self.now()
+        with self.changing() as connection:
+            whose = None if actor.may("users") else actor.name
+            for each in sessions.of(connection, whose, self.limits(connection), now=now):
+                if each.hash.startswith(id_):
+                    sessions.end(connection, each.hash)
+                    audit.record(connection, actor, "session.end", f"user/{each.user}", now=now)
+                    return 1
+        raise NotFoundError(f"no session {id_[:16]!r} here; GET /api/sessions lists them")
 
     def _check(self, name: str, password: str, *, address: str, known: str | None) -> None:
         now = self.now()
@@ -176,12 +202,12 @@ class Access:
         renewed = self.passwords.hash(password) if right and kept and self.passwords.outdated(kept) else None
         with self.database.write() as connection:
             if not right:
-                who = Actor(name=name if exists else "unknown", role="viewer", via="page")
+                whom = name if exists else "unknown"  # a password may have been typed there
                 audit.record(
                     connection,
-                    who,
+                    STRANGER,
                     "session.refuse",
-                    f"user/{who.name}",
+                    f"user/{whom}",
                     now=now,
                     after={"address": address[:64]},
                 )
@@ -238,7 +264,7 @@ class Access:
 
         return stop
 
-    def _limits(self, connection: Connection) -> SessionLimits:
+    def limits(self, connection: Connection) -> SessionLimits:
         return settings.get(connection, "sessions", SessionLimits())
 
     def _remembered(self, key: str, now: float) -> Session | tuple[str, Actor] | None:

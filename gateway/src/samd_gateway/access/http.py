@@ -32,3 +32,8 @@ def needs(permission: Permission) -> Callable[[HTTPConnection], Actor]:
         return actor
 
     return check
+
+
+def someone(request: HTTPConnection) -> Actor:
+    """A dependency of a route that is for everyone who is known. Raises SignInError."""
+    return actor_of(request)

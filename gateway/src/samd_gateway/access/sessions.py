@@ -1,7 +1,5 @@
 """Sessions: who is signed in by a cookie. The table holds the hash of the cookie, never the cookie."""
 
-from typing import Any
-
 import msgspec
 from sqlalchemy import Connection, select
 
@@ -96,20 +94,28 @@ def end(connection: Connection, hash_: str) -> None:
     connection.execute(table.delete().where(table.c.hash == hash_))
 
 
-def of(
-    connection: Connection, user: str | None, limits: SessionLimits, *, now: float
-) -> list[dict[str, Any]]:
-    """The sessions of one user or of all, the latest seen first; `id` is what one is ended by."""
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as it is listed, by the first 16 digits of its hash."""
+
+    hash: str
+    user: str
+    created_at: float
+    last_seen: float
+    expires_at: float
+
+
+def of(connection: Connection, user: str | None, limits: SessionLimits, *, now: float) -> list[Listed]:
+    """The sessions of one user or of all, the latest seen first."""
     chosen = select(table).where(table.c.expires_at > now, table.c.last_seen > now - limits.idle_s)
     if user is not None:
         chosen = chosen.where(table.c.user == user)
     return [
-        {
-            "id": row.hash[:16],
-            "user": row.user,
-            "created_at": row.created_at,
-            "last_seen": row.last_seen,
-            "expires_at": min(row.expires_at, row.last_seen + limits.idle_s),
-        }
+        Listed(
+            hash=row.hash,
+            user=row.user,
+            created_at=row.created_at,
+            last_seen=row.last_seen,
+            expires_at=min(row.expires_at, row.last_seen + limits.idle_s),
+        )
         for row in connection.execute(chosen.order_by(table.c.last_seen.desc()).limit(1000))
     ]
