@@ -22,6 +22,12 @@ admissions = Table(
     Column("reason", Text),  # why it was refused, or ended without the device's word
     Column("discharged_at", Float),
     Column("discharged_by", String(64)),
+    Column("discharge_command", String(64)),
+    # The device's own order of messages: those between its two answers are of this patient, and no others.
+    Column("boot", BigInteger),
+    Column("seq", BigInteger),
+    Column("end_boot", BigInteger),
+    Column("end_seq", BigInteger),
 )
 
 # A bed holds one patient.

@@ -127,6 +127,11 @@ def _ward() -> None:
         sa.Column("reason", sa.Text()),
         sa.Column("discharged_at", sa.Float()),
         sa.Column("discharged_by", sa.String(64)),
+        sa.Column("discharge_command", sa.String(64)),
+        sa.Column("boot", sa.BigInteger()),
+        sa.Column("seq", sa.BigInteger()),
+        sa.Column("end_boot", sa.BigInteger()),
+        sa.Column("end_seq", sa.BigInteger()),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("ix_admissions_device", "admissions", ["device"])
