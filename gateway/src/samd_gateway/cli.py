@@ -4,11 +4,12 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from samd_gateway import device_commands, run_commands
+from samd_gateway.commands import Parents, connected, fleet, models
 from samd_gateway.errors import GatewayError, UsageError
 from samd_protocol.errors import ProtocolError
 
@@ -42,26 +43,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         version=__version__,
         database_url=os.environ.get("SAMD_DATABASE_URL") or None,
+        database_password_file=os.environ.get("SAMD_DATABASE_PASSWORD_FILE") or None,
         policy=policy,
         grace_s=arguments.admission_grace,
     )
     return serve.run(settings, arguments.host, arguments.port, lambda line: print(line, flush=True))
-
-
-def _client(action: Callable[[Any, argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """A command that calls a gateway."""
-
-    def run(arguments: argparse.Namespace) -> int:
-        from samd_gateway.client import Client
-
-        logging.getLogger("httpx").setLevel(logging.WARNING)
-        client = Client(arguments.gateway)
-        try:
-            return action(client, arguments)
-        finally:
-            client.close()
-
-    return run
 
 
 def _add_clients(commands: Any) -> None:
@@ -75,6 +61,10 @@ def _add_clients(commands: Any) -> None:
     plain = argparse.ArgumentParser(add_help=False)
     plain.add_argument("--json", action="store_true", help="print JSON")
 
+    parents = Parents(gateway=gateway, plain=plain)
+    for part in (fleet, models):
+        part.add(commands, parents)
+
     runs = commands.add_parser("runs", help="start, watch, list and stop federated trainings")
     actions = run_commands.actions()
     below = runs.add_subparsers(required=True, metavar="ACTION")
@@ -86,15 +76,15 @@ def _add_clients(commands: Any) -> None:
     stop = below.add_parser("stop", parents=[gateway, plain], help="stop a run")
     stop.add_argument("run_id", metavar="RUN")
     for name, action in actions.items():
-        below.choices[name].set_defaults(run=_client(action))
+        below.choices[name].set_defaults(run=connected(action))
 
     devices = commands.add_parser("devices", parents=[gateway, plain], help="the devices as a table")
-    devices.set_defaults(run=_client(device_commands.show))
+    devices.set_defaults(run=connected(device_commands.show))
     live = devices.add_subparsers(metavar="ACTION").add_parser("watch", help="the table, again and again")
     # without a default of its own, which would overwrite what stands before `watch`
     live.add_argument("--gateway", default=argparse.SUPPRESS, metavar="URL", help="the gateway to ask")
     live.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after so long")
-    live.set_defaults(run=_client(device_commands.watch))
+    live.set_defaults(run=connected(device_commands.watch))
 
 
 def parser() -> argparse.ArgumentParser:
