@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from postgres import PostgreSQL
 from sqlalchemy import inspect, select
 
@@ -48,7 +49,7 @@ def test_a_new_file_has_exactly_the_tables_of_the_program(tmp_path: Path) -> Non
     database = schema.open_database(None, tmp_path)
     assert differences(database) == []
     with database.read() as connection:
-        assert migrations.revision(connection) == migrations.head()
+        assert migrations.revision(connection) == migrations.HEAD
     assert database.meta("instance")
     database.close()
     assert (tmp_path / "gateway.sqlite3").stat().st_mode & 0o777 == 0o600
@@ -65,6 +66,12 @@ def test_a_new_postgresql_database_has_exactly_the_tables_of_the_program(
     )
     assert differences(database) == []
     database.close()
+
+
+def test_the_newest_step_is_the_one_that_the_program_names() -> None:
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    assert script.get_heads() == [migrations.HEAD]
+    assert script.get_bases() == [migrations.FIRST]
 
 
 def test_a_second_start_changes_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from samd_gateway.intake import Item, Malformed, parse
 from samd_gateway.metrics import Metrics
@@ -146,9 +146,7 @@ class Ingest:
         while items and not self._stopping.is_set():
             try:
                 self._commit(items)
-            except (OperationalError, InterfaceError) as error:
-                self._failed(error)
-            except (SQLAlchemyError, ValueError, OverflowError) as error:
+            except (DataError, IntegrityError, ValueError, OverflowError) as error:
                 # Not the database but something in the batch: keep the others, one by one.
                 if len(items) > 1:
                     return all(self._store([item]) for item in items)
@@ -159,6 +157,8 @@ class Ingest:
                     type(error).__name__,
                 )
                 return True
+            except SQLAlchemyError as error:  # locked, full, read-only, damaged, away: no message's fault
+                self._failed(error)
             else:
                 self.error = None
                 return True
@@ -168,7 +168,7 @@ class Ingest:
 
     def _commit(self, items: Sequence[Item]) -> None:
         began = time.perf_counter()
-        with self._database.write() as connection:
+        with self._database.append({item.sender for item in items}) as connection:
             new = record(connection, items, self._policy)
         self._metrics.commit_seconds.observe(time.perf_counter() - began)
         self._metrics.batch_size.observe(len(items))
@@ -178,9 +178,10 @@ class Ingest:
         if new:
             self._committed(new)
 
-    def _failed(self, error: DBAPIError) -> None:
+    def _failed(self, error: SQLAlchemyError) -> None:
         self._metrics.write_errors.inc()
-        text = f"the database cannot be written ({error.orig or type(error).__name__})"
+        cause = next(iter(str(getattr(error, "orig", "")).strip().splitlines()), type(error).__name__)
+        text = f"the database cannot be written ({cause})"
         if self.error is None:
             log.error("%s; messages wait at the broker, and are tried again", text)
         self.error = text

@@ -201,7 +201,7 @@ def _keep_copy(engine: Engine, revision: str) -> None:
 
 def _up_to_date(engine: Engine) -> bool:
     with Database(engine).read() as connection:
-        return migrations.revision(connection) == migrations.head()
+        return migrations.revision(connection) == migrations.HEAD
 
 
 def _bring_up_to_date(engine: Engine) -> None:
