@@ -119,6 +119,24 @@ class TrainingOut(Answer):
     first_step_at: datetime | None
 
 
+class FactOut(Answer):
+    """One fact of a device, which does not follow from the others."""
+
+    status: Literal["ok", "late", "lost", "unknown"]
+    at: datetime | None = Field(description="When it was last told; null for never")
+    age_s: float | None = Field(description="Seconds since, or of what was told, by the gateway's clock")
+    reason: str
+
+
+class FactsOut(Answer):
+    """Four different facts, of which `state` is the sum of the first two."""
+
+    last_will: FactOut = Field(description="Whether birth or will is its last word")
+    heartbeat: FactOut = Field(description="Whether it is heard as often as it promised")
+    data: FactOut = Field(description="How old the reading behind its last assessment is")
+    source: FactOut = Field(description="How old its monitor's last reading is, by its heartbeat")
+
+
 class DeviceOut(Answer):
     """One device: its state with the reason, and the latest of each kind that it sent."""
 
@@ -132,9 +150,19 @@ class DeviceOut(Answer):
     data_age_s: float | None = Field(
         description="Seconds since the latest reading; null without an assessment"
     )
+    facts: FactsOut
     client_version: str | None
     model_version: int | None
     boot_id: str | None
+    clock_offset_s: float | None = Field(
+        description="The device's clock less the gateway's, at its last heartbeat; null while not known"
+    )
+    clock_synced: bool | None = Field(description="Whether it says itself that its clock can be believed")
+    certificate_expires_at: datetime | None = Field(
+        description="When the certificate ends that it shows to the broker; null where it uses none"
+    )
+    flagged: str | None = Field(description="Why it is limited or not believed in some point; null if not")
+    flagged_at: datetime | None
     assessment: AssessmentOut | None
     alert: AlertOut | None
     heartbeat: HeartbeatOut | None
@@ -315,14 +343,14 @@ class ServerOut(Answer):
 
 
 class HealthOut(Answer):
-    """`ok` only if every part is; else each part says what is wrong."""
+    """`ok` only if every part is; else each part says what is wrong, to who is signed in."""
 
     status: Literal["ok", "unhealthy"]
     broker: str
     database: str
     ingest: str
-    queue: int
-    version: str
+    queue: int | None
+    version: str | None
 
 
 class Problem(BaseModel):

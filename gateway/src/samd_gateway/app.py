@@ -16,6 +16,7 @@ from samd_gateway import (
     problems,
 )
 from samd_gateway.access.gate import Gate
+from samd_gateway.access.proxy import BehindProxy
 from samd_gateway.gateway import Gateway
 from samd_gateway.web import Web
 
@@ -35,7 +36,10 @@ def build(gateway: Gateway, web: Web | None = None) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
-    app.add_middleware(Gate, access=gateway.access, names=() if web is None else web.hostnames)
+    web = web or Web()
+    app.add_middleware(Gate, access=gateway.access, names=web.hostnames)
+    if web.behind_proxy:
+        app.add_middleware(BehindProxy, proxies=web.behind_proxy)  # added last, asked first
     app.include_router(api_login.router(gateway))
     for part in (api_fleet, api_fleet_table, api_runs, api_models, api_access, api_audit, api_system):
         app.include_router(part.router(gateway))

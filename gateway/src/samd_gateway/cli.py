@@ -24,6 +24,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from samd_gateway import __version__, serve
     from samd_gateway.gateway import Settings
     from samd_gateway.states import Policy
+    from samd_gateway.web import Web
     from samd_protocol.broker import Broker
 
     try:
@@ -47,7 +48,16 @@ def _serve(arguments: argparse.Namespace) -> int:
         policy=policy,
         grace_s=arguments.admission_grace,
     )
-    return serve.run(settings, arguments.host, arguments.port, lambda line: print(line, flush=True))
+    web = Web(
+        host=arguments.host,
+        port=arguments.port,
+        hostnames=tuple(arguments.hostname),
+        behind_proxy=tuple(arguments.behind_proxy),
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        oidc=arguments.oidc,
+    )
+    return serve.run(settings, web, lambda line: print(line, flush=True))
 
 
 def _add_clients(commands: Any) -> None:
@@ -87,6 +97,29 @@ def _add_clients(commands: Any) -> None:
     live.set_defaults(run=connected(device_commands.watch))
 
 
+def _add_web(serve: argparse.ArgumentParser) -> None:
+    group = serve.add_argument_group("being reached from other machines, once users are set up")
+    group.add_argument("--tls-cert", metavar="FILE", help="this gateway's certificate, with its chain")
+    group.add_argument("--tls-key", metavar="FILE", help="its key, a file of mode 600")
+    group.add_argument(
+        "--behind-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a proxy that speaks TLS, and whose X-Forwarded-For and -Proto are believed; once for each",
+    )
+    group.add_argument(
+        "--hostname",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which it is reached, beside its addresses; once for each",
+    )
+    group.add_argument(
+        "--oidc", metavar="FILE.toml", help="sign in by an OpenID provider too, which the file describes"
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets `run`, a function of the parsed arguments to an exit code."""
     top = argparse.ArgumentParser(
@@ -109,7 +142,10 @@ def parser() -> argparse.ArgumentParser:
         help="mqtt:// or mqtts:// (default: %(default)s)",
     )
     serve.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; loopback only (default: %(default)s)"
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="to listen on; beyond loopback only with users and TLS (default: %(default)s)",
     )
     serve.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
     serve.add_argument(
@@ -147,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="wait for silent devices once the quorum of a run is reached (default: %(default)s)",
     )
+    _add_web(serve)
     serve.set_defaults(run=_serve)
     _add_clients(commands)
     return top
