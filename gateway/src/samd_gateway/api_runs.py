@@ -1,9 +1,13 @@
 """Runs over HTTP."""
 
-from fastapi import APIRouter, Query
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from samd_gateway import runs_query, runs_table
+from samd_gateway.access.actor import Actor
+from samd_gateway.access.http import needs
 from samd_gateway.answers import RunOut, RunsOut
 from samd_gateway.errors import NotFoundError, UsageError
 from samd_gateway.gateway import Gateway
@@ -70,21 +74,24 @@ def router(gateway: Gateway) -> APIRouter:
                 connection,
                 run,
                 gateway.now(),
-                gateway.settings.policy,
+                gateway.states(),
                 link_down_since=gateway.link.down_since,
             )
         if found is None:
             raise NotFoundError(f"no run {run[:64]!r} here; GET /api/runs lists them")
         return found
 
-    @api.post("", status_code=201, responses=documented(404, 409, 422, 503))
-    def start(request: RunRequest) -> RunOut:
+    read = [Depends(needs("read"))]
+    may_run = Annotated[Actor, Depends(needs("runs"))]
+
+    @api.post("", status_code=201, responses=documented(401, 403, 404, 409, 422, 503))
+    def start(request: RunRequest, actor: may_run) -> RunOut:
         """Begin the admission of a run. 409 while another is going on, without server or devices."""
-        run = gateway.runs.begin(request.spec(), request.devices)
+        run = gateway.runs.begin(request.spec(), request.devices, actor)
         gateway.metrics.runs.inc()
         return answer(run)
 
-    @api.get("")
+    @api.get("", dependencies=read, responses=documented(401, 403, 422))
     def runs(limit: int = Query(20, ge=1, le=200)) -> RunsOut:
         """The latest runs first; `current` is the one that is going on."""
         with gateway.database.read() as connection:
@@ -92,22 +99,22 @@ def router(gateway: Gateway) -> APIRouter:
                 runs=runs_query.runs(
                     connection,
                     gateway.now(),
-                    gateway.settings.policy,
+                    gateway.states(),
                     link_down_since=gateway.link.down_since,
                     limit=limit,
                 ),
                 current=runs_table.current(connection),
             )
 
-    @api.get("/{run}", responses=documented(404))
+    @api.get("/{run}", dependencies=read, responses=documented(401, 403, 404))
     def one(run: str) -> RunOut:
         """One run: where it stands, whom it waits for and why, and every round so far."""
         return answer(run)
 
-    @api.post("/{run}/stop", status_code=202, responses=documented(404, 409))
-    def stop(run: str) -> RunOut:
+    @api.post("/{run}/stop", status_code=202, responses=documented(401, 403, 404, 409))
+    def stop(run: str, actor: may_run) -> RunOut:
         """Stop a run; the model in use stays."""
-        gateway.runs.end(run)
+        gateway.runs.end(run, actor)
         return answer(run)
 
     return api

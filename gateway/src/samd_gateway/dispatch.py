@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from samd_gateway import schema
 from samd_gateway.errors import UnavailableError
-from samd_gateway.link import Link
+from samd_gateway.link import Link, await_sent
 from samd_gateway.schema import Database
 from samd_protocol import topics
 from samd_protocol.envelope import Envelope, Sealer
@@ -34,11 +34,17 @@ class Dispatch:
         self._now = now
 
     def send(
-        self, bodies: Mapping[str, CommandBody], ttl_s: float, *, also: AlsoWrite | None = None
+        self,
+        bodies: Mapping[str, CommandBody],
+        ttl_s: float,
+        *,
+        also: AlsoWrite | None = None,
+        sent_within_s: float | None = None,
     ) -> dict[str, str]:
         """Send each device its command; returns device to command id. `also` writes beside them.
 
-        Raises UnavailableError without broker; then nothing is on record."""
+        Raises UnavailableError without broker; then nothing is on record. With `sent_within_s` it also waits
+        for the broker's word that it has them, and raises UnavailableError without it."""
         if not self._link.connected:
             raise UnavailableError(
                 f"the broker cannot be reached ({self._link.problem}); start it, or wait until it is back"
@@ -61,8 +67,12 @@ class Dispatch:
                 )
             if also is not None:
                 also(connection, ids)
-        for device, envelope in sealed.items():
+        sent = [
             self._link.publish(topics.down(device, "command"), envelope)
+            for device, envelope in sealed.items()
+        ]
+        if sent_within_s is not None:
+            await_sent(sent, sent_within_s)
         return ids
 
 

@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "main"
     version: str = "0.1.0"
     database_url: str | None = None
+    database_password_file: str | None = None
     policy: Policy = Policy()
     grace_s: float = admission.GRACE_S
     address: str | None = None
@@ -66,7 +67,9 @@ class Gateway:
         self._lock = prepare_folder(settings.data)
         self.metrics = Metrics()
         self.events = Events(self.metrics)
-        self.database: Database = open_database(settings.database_url, settings.data)
+        self.database: Database = open_database(
+            settings.database_url, settings.data, password_file=settings.database_password_file
+        )
         self.access = Access(self.database, now=now)
         self.models = ModelFiles(settings.data / "models")
         self.cluster = Cluster(
@@ -102,17 +105,19 @@ class Gateway:
             acknowledge=self.link.acknowledge,
             committed=self._committed,
         )
+        self.dispatch = Dispatch(self.database, self.link, sealer, now=now)
         self.runs = Coordinator(
             self.database,
             self.link,
             sealer,
+            self.dispatch,
             online=lambda: {name: state.state for name, state in self.states().items()},
             server=self.server_state,
+            leading=lambda: self.leading,
             changed=self._run_changed,
             grace_s=settings.grace_s,
             now=now,
         )
-        self.dispatch = Dispatch(self.database, self.link, sealer, now=now)
         self.fleet = Fleet(
             self.database,
             self.dispatch,
@@ -188,6 +193,7 @@ class Gateway:
 
     def _leading_changed(self, _leading: bool) -> None:
         self._look.set()
+        self.runs.poke()
 
     def _committed(self, items: Sequence[Item]) -> None:
         kinds = {item.kind for item in items}
@@ -222,7 +228,7 @@ class Gateway:
             return
         with suppress(SQLAlchemyError), self.database.read() as connection:
             answer = runs_query.run(
-                connection, run, self.now(), self.settings.policy, link_down_since=self.link.down_since
+                connection, run, self.now(), self.states(), link_down_since=self.link.down_since
             )
             if answer is not None:
                 self.events.publish(Event("run", answer.model_dump(mode="json")))

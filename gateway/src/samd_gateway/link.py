@@ -84,9 +84,13 @@ class Link:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def publish(self, topic: str, message: envelope.Envelope, *, retain: bool = False) -> None:
-        """Send at QoS 1. Raises UnavailableError while there is no connection: what a person
-        asks for is refused at once, not sent at some later time."""
+    def publish(
+        self, topic: str, message: envelope.Envelope, *, retain: bool = False
+    ) -> mqtt.MQTTMessageInfo:
+        """Send at QoS 1; what is returned tells when the broker has it.
+
+        Raises UnavailableError while there is no connection: what a person asks for is refused at once, not
+        sent at some later time."""
         if not self.connected:
             raise UnavailableError(
                 f"the broker cannot be reached ({self.problem}); start it, or wait until it is back"
@@ -94,6 +98,7 @@ class Link:
         info = self._client.publish(topic, envelope.encode(message), qos=1, retain=retain)
         if info.rc != mqtt.MQTT_ERR_SUCCESS:
             raise UnavailableError("the broker was lost at this moment; try again")
+        return info
 
     def acknowledge(self, batch: Sequence[Received]) -> None:
         """Tell the broker that these are safe; those of a former connection it will send again."""
@@ -169,3 +174,16 @@ class Link:
                 received_at=self._now(),
             )
         )
+
+
+def await_sent(sent: Sequence[mqtt.MQTTMessageInfo], within_s: float) -> None:
+    """Wait until the broker has these messages. Raises UnavailableError when it has not said so in time."""
+    deadline = time.monotonic() + within_s
+    for each in sent:
+        try:
+            each.wait_for_publish(max(deadline - time.monotonic(), 0.0))
+            there = each.is_published()
+        except (ValueError, RuntimeError):
+            there = False
+        if not there:
+            raise UnavailableError("the broker has not confirmed in time; try again")
