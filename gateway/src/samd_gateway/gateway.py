@@ -13,6 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from samd_gateway import admission, queries, runs_query, schema
 from samd_gateway.access.desk import Access
+from samd_gateway.alerts.answers import AlertRow
+from samd_gateway.alerts.desk import AlertDesk
 from samd_gateway.cluster import Cluster
 from samd_gateway.coordinator import Coordinator
 from samd_gateway.dispatch import Dispatch
@@ -29,6 +31,8 @@ from samd_gateway.modelfiles import ModelFiles
 from samd_gateway.models_control import ModelsControl
 from samd_gateway.schema import Database, open_database
 from samd_gateway.states import DeviceState, Policy
+from samd_gateway.ward.labels import LabelsOf
+from samd_gateway.ward.service import Ward
 from samd_protocol.broker import Broker
 from samd_protocol.envelope import Sealer
 from samd_protocol.messages import ServerState
@@ -126,6 +130,10 @@ class Gateway:
             now=now,
         )
         self.models_control = ModelsControl(self.database, self.models, self.link, sealer, now=now)
+        self.alerts = AlertDesk(self.database, changed=self._alerts_changed, now=now)
+        self.ward = Ward(
+            self.database, self.dispatch, states=self.states, labels=LabelsOf(self.models), now=now
+        )
         self._known: dict[str, tuple[str, str]] = {}
         self._stopping = threading.Event()
         self._look = threading.Event()
@@ -201,15 +209,21 @@ class Gateway:
             self._look.set()
         if kinds & {"result", "run.status", "server.state"}:
             self.runs.poke()
+        self.ward.committed(items)
         if not self.events.listening:
             return
-        for kind in ("assessment", "alert", "training"):
+        self.alerts.committed(items)
+        for kind in ("assessment", "training"):
             latest = {item.sender: item for item in items if item.kind == kind}
             if latest:
                 self._publish_latest(kind, list(latest))
         status = [item.envelope.data for item in items if item.kind == "run.status"]
         for run in dict.fromkeys(getattr(data, "run", "") for data in status):
             self._run_changed(run)
+
+    def _alerts_changed(self, rows: Sequence[AlertRow]) -> None:
+        for row in rows if self.events.listening else ():
+            self.events.publish(Event("alert", row.model_dump(mode="json")))
 
     def _publish_latest(self, kind: str, names: list[str]) -> None:
         try:
