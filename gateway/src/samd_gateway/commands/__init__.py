@@ -1,4 +1,4 @@
-"""The commands below `samd-gateway` that ask a gateway: a module a subject, each with `add(commands, parents)`."""
+"""The commands below `samd-gateway` that ask a gateway, a module a subject, each with `add`."""
 
 import argparse
 import logging
@@ -31,7 +31,11 @@ def connected(
         from samd_gateway.client import Client
 
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        client = Client(arguments.gateway)
+        client = Client(
+            arguments.gateway,
+            token_file=getattr(arguments, "token_file", None),
+            ca_file=getattr(arguments, "gateway_ca_file", None),
+        )
         try:
             return action(client, arguments)
         finally:
