@@ -181,6 +181,11 @@ def router(gateway: Gateway) -> APIRouter:
         """Sign a user out everywhere."""
         return EndedOut(ended=access.end_sessions(actor, name))
 
+    @api.delete("/users/{name}/failures", status_code=204, responses=documented(401, 403, 404, 422, 503))
+    def forget_failures(name: Name, actor: Manager) -> None:
+        """Let a user try to sign in at once, who has to wait after failed attempts."""
+        access.unlock(actor, name)
+
     # tokens
 
     @api.get("/tokens", responses=documented(401, 403, 422, 503))
@@ -195,14 +200,13 @@ def router(gateway: Gateway) -> APIRouter:
             whose = user if actor.may("users") else actor.name
             return TokensOut(tokens=[token_out(each) for each in tokens.of(connection, whose)])
 
-    @api.post("/tokens", status_code=201, responses=documented(401, 403, 404, 409, 422, 503))
+    @api.post("/tokens", status_code=201, responses=documented(401, 403, 404, 422, 503))
     def add_token(request: Request, wanted: NewToken, actor: Someone) -> NewTokenOut:
-        """Make a token. What opens is in this answer alone. For others by the permission `users`."""
+        """Make a token; it stands in this answer alone. Who is signed in makes their own, and whoever has the
+        permission `users` anybody's; never with more than they may do themselves."""
         user = wanted.user or actor.name
-        if user != actor.name:
+        if user != actor.name or session_of(request) is None:
             actor.need("users")
-        else:
-            _by_page(request, actor)
         now = gateway.now()
         ends = None if wanted.expires_in_days is None else now + wanted.expires_in_days * DAY_S
         with gateway.database.write() as connection:

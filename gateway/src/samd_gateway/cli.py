@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samd_gateway import device_commands, run_commands
-from samd_gateway.commands import Parents, connected, fleet, models
+from samd_gateway.commands import Parents, audit, connected, fleet, models, tokens, users
 from samd_gateway.errors import GatewayError, UsageError
 from samd_protocol.errors import ProtocolError
 
@@ -56,6 +56,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         tls_cert=arguments.tls_cert,
         tls_key=arguments.tls_key,
         oidc=arguments.oidc,
+        pages=not arguments.no_pages,
     )
     return serve.run(settings, web, lambda line: print(line, flush=True))
 
@@ -68,11 +69,23 @@ def _add_clients(commands: Any) -> None:
         metavar="URL",
         help="the gateway to ask, also by SAMD_GATEWAY (default: %(default)s)",
     )
+    gateway.add_argument(
+        "--token-file",
+        default=os.environ.get("SAMD_GATEWAY_TOKEN_FILE") or None,
+        metavar="FILE",
+        help="a file of mode 600 with the token to show, also by SAMD_GATEWAY_TOKEN_FILE",
+    )
+    gateway.add_argument(
+        "--gateway-ca-file",
+        default=os.environ.get("SAMD_GATEWAY_CA_FILE") or None,
+        metavar="FILE",
+        help="what the certificate of an https:// gateway is checked against, also by SAMD_GATEWAY_CA_FILE",
+    )
     plain = argparse.ArgumentParser(add_help=False)
     plain.add_argument("--json", action="store_true", help="print JSON")
 
     parents = Parents(gateway=gateway, plain=plain)
-    for part in (fleet, models):
+    for part in (fleet, models, users, tokens, audit):
         part.add(commands, parents)
 
     runs = commands.add_parser("runs", help="start, watch, list and stop federated trainings")
@@ -93,6 +106,8 @@ def _add_clients(commands: Any) -> None:
     live = devices.add_subparsers(metavar="ACTION").add_parser("watch", help="the table, again and again")
     # without a default of its own, which would overwrite what stands before `watch`
     live.add_argument("--gateway", default=argparse.SUPPRESS, metavar="URL", help="the gateway to ask")
+    live.add_argument("--token-file", default=argparse.SUPPRESS, metavar="FILE", help="the token to show")
+    live.add_argument("--gateway-ca-file", default=argparse.SUPPRESS, metavar="FILE", help="its authority")
     live.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after so long")
     live.set_defaults(run=connected(device_commands.watch))
 
@@ -184,6 +199,7 @@ def parser() -> argparse.ArgumentParser:
         help="wait for silent devices once the quorum of a run is reached (default: %(default)s)",
     )
     _add_web(serve)
+    serve.add_argument("--no-pages", action="store_true", help="serve the API alone, without the web pages")
     serve.set_defaults(run=_serve)
     _add_clients(commands)
     return top

@@ -183,6 +183,13 @@ class Access:
                     return 1
         raise NotFoundError(f"no session {id_[:16]!r} here; GET /api/sessions lists them")
 
+    def unlock(self, actor: Actor, name: str) -> None:
+        """Let a user try to sign in at once. Raises NotFoundError."""
+        with self.database.write() as connection:
+            users.one(connection, name)
+            throttle.forget(connection, name)
+            audit.record(connection, actor, "user.unlock", f"user/{name}", now=self.now())
+
     def _check(self, name: str, password: str, *, address: str, known: str | None) -> None:
         now = self.now()
         by_user = throttle.user_key(name, self._known(name, known))
