@@ -36,7 +36,7 @@ class RunRequest(BaseModel):
     round_deadline_s: float = 60.0
     seed: int = 0
     optimizer: str = Field("adam", description="What a device learns by: adam, or sgd")
-    name: str = Field("", max_length=120, description="A label for people")
+    name: str = Field("", max_length=120, pattern=r"^[^\x00-\x1f\x7f]*$", description="A label for people")
     strategy_settings: dict[str, float] = Field({}, description="Hyper-parameters of the strategy")
     weighting: str = Field("examples", description="What a reply counts by: examples, or severe")
     method: str = Field("none", description="How devices personalise: none, finetune, fedprox, ditto, ...")
@@ -46,8 +46,8 @@ class RunRequest(BaseModel):
     personal_alpha: float = Field(0.5, description="APFL's share of the personal model")
     personal_alpha_rate: float = Field(0.0, description="How fast that share moves; 0: it stays")
     rehearsal: int = Field(0, description="Rows of the forgetting grid among the personal ones")
-    devices: list[str] | None = Field(
-        None, min_length=1, description="Whom to ask; null for all that are online"
+    devices: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = Field(
+        None, min_length=1, max_length=100_000, description="Whom to ask; null for all that are online"
     )
 
     def spec(self) -> RunSpec:

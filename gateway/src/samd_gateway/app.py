@@ -12,6 +12,7 @@ from samd_gateway import (
     api_login,
     api_models,
     api_runs,
+    api_schedules,
     api_system,
     problems,
 )
@@ -41,8 +42,13 @@ def build(gateway: Gateway, web: Web | None = None) -> FastAPI:
     if web.behind_proxy:
         app.add_middleware(BehindProxy, proxies=web.behind_proxy)  # added last, asked first
     app.include_router(api_login.router(gateway))
-    for part in (api_fleet, api_fleet_table, api_runs, api_models, api_access, api_audit, api_system):
+    for part in (api_fleet, api_fleet_table, api_runs, api_schedules, api_models, api_access, api_audit, api_system):
         app.include_router(part.router(gateway))
+
+    if web.pages:
+        from samd_gateway import pages
+
+        pages.install(app, gateway)
 
     generate = app.openapi
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samd_gateway import device_commands, run_commands
-from samd_gateway.commands import Parents, audit, connected, fleet, models, tokens, users
+from samd_gateway.commands import Parents, audit, connected, fleet, models, schedules, tokens, users
 from samd_gateway.errors import GatewayError, UsageError
 from samd_protocol.errors import ProtocolError
 
@@ -85,7 +85,7 @@ def _add_clients(commands: Any) -> None:
     plain.add_argument("--json", action="store_true", help="print JSON")
 
     parents = Parents(gateway=gateway, plain=plain)
-    for part in (fleet, models, users, tokens, audit):
+    for part in (fleet, models, schedules, users, tokens, audit):
         part.add(commands, parents)
 
     runs = commands.add_parser("runs", help="start, watch, list and stop federated trainings")

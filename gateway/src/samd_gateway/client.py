@@ -76,7 +76,7 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def get(self, path: str, **query: str | int | bool) -> dict[str, Any]:
+    def get(self, path: str, **query: str | int | bool | list[str]) -> dict[str, Any]:
         return self._call("GET", path, params=query)
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -103,8 +103,15 @@ class Coordinator:
 
     # what people ask for
 
-    def begin(self, spec: RunSpec, devices: Sequence[str] | None, actor: Actor) -> str:
-        """Start the admission of a run; returns its id.
+    def begin(
+        self,
+        spec: RunSpec,
+        devices: Sequence[str] | None,
+        actor: Actor,
+        *,
+        also: Callable[[Connection, str], None] | None = None,
+    ) -> str:
+        """Start the admission of a run; returns its id. `also` writes beside it, given that id.
 
         Raises ConflictError when another run is going on, no server is online, it serves another task or
         cannot do the method, or fewer devices are online than the quorum needs; UnavailableError without
@@ -132,9 +139,11 @@ class Coordinator:
             )
             after = {"spec": msgspec.to_builtins(spec), "devices": asked}
             audit.record(connection, actor, "run.start", f"run/{run}", now=now, after=after)
+            if also is not None:
+                also(connection, run)
 
-        self._asked = {run}
         self._dispatch.send(dict.fromkeys(asked, start), spec.admission_deadline_s, also=create)
+        self._asked = {run}
         self._changed(run)
         self.poke()
         return run
