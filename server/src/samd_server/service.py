@@ -53,6 +53,8 @@ class Service:
         *,
         tasks: Sequence[str] = (SEVERITY,),
         tracking: Sequence[str] = (),
+        gateway_token_file: str | None = None,
+        gateway_ca_file: str | None = None,
     ) -> None:
         """`tasks` are what it trains and releases; the first is the one that older gateways know of. Raises
         ServerError and BrokerError for what cannot work: files, addresses, a folder in use."""
@@ -78,7 +80,9 @@ class Service:
             on_update=self._take_update,
             on_state=self._take_state,
         )
-        self.releaser = Releaser(gateway, self.link.publish_release)
+        self.releaser = Releaser(
+            gateway, self.link.publish_release, token_file=gateway_token_file, ca_file=gateway_ca_file
+        )
 
     def stop(self) -> None:
         """End: a run under way stays at its last checkpoint and goes on at the next start."""
