@@ -132,6 +132,17 @@ def _messages() -> Iterator[Message]:
         status="online", version="0.1.0", model_version=3, graph_sha256=SHA256, task="severity"
     )
     yield messages.GatewayState(status="online", version="0.1.0")
+    yield messages.GatewayAlert(
+        key="msg_5f1d0c6f2b9a4e0c8d3b7a6190e2f4c5",
+        alert="8c1f0a52d94e6b7310fa",
+        change="escalated",
+        changed_at=start(),
+        device="bed-01",
+        kind="severity",
+        state="active",
+        severity=3,
+        step=1,
+    )
 
 
 def command_bodies() -> Iterator[messages.CommandBody]:

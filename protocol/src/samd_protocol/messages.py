@@ -402,6 +402,24 @@ class GatewayState(msgspec.Struct, frozen=True, kw_only=True, tag="gateway.state
     version: str
 
 
+class GatewayAlert(msgspec.Struct, frozen=True, kw_only=True, tag="gateway.alert"):
+    """A change of an alert, for whoever lets people know: device, class and state, and nothing of the patient.
+
+    `key` is the same whenever this change has to be told again: a receiver drops what it has had. `step` is how
+    far up the escalation ladder the alert is; `kind` is `silence` where a device that should report does not."""
+
+    key: str
+    alert: str
+    change: Literal["raised", "escalated", "step", "resumed", "acknowledged", "paused", "cleared", "test"]
+    changed_at: Moment
+    device: str
+    kind: Literal["severity", "silence"]
+    state: Literal["active", "cleared"]
+    severity: Severity
+    step: int = 0
+    acknowledged: bool = False
+
+
 Message = (
     State
     | Heartbeat
@@ -418,6 +436,7 @@ Message = (
     | ModelAnswer
     | ServerState
     | GatewayState
+    | GatewayAlert
 )
 
 
@@ -586,5 +605,14 @@ CHANNELS: tuple[Channel, ...] = (
         retain=True,
         expires="never",
         summary="Birth and last will of a gateway",
+    ),
+    Channel(
+        topic="gateway/{gateway}/alert",
+        message=GatewayAlert,
+        sender="gateway",
+        qos=1,
+        retain=False,
+        expires="never",
+        summary="A change of an alert, where a channel of that kind is set up",
     ),
 )

@@ -79,6 +79,11 @@ def gateway_state(gateway: str) -> str:
     return f"{ROOT}/gateway/{check_name(gateway)}/state"
 
 
+def gateway_alert(gateway: str) -> str:
+    """Where a gateway tells of alerts, if it was asked to."""
+    return f"{ROOT}/gateway/{check_name(gateway)}/alert"
+
+
 def parse_up(topic: str) -> tuple[str, str]:
     """Split a device's topic into (device, kind); raises MessageError('topic') for any other topic."""
     parts = topic.split("/")
