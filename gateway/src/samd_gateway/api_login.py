@@ -49,7 +49,10 @@ class LoginPages:
     """Shows the form, again and again with what was wrong, each with a token of its own."""
 
     def __init__(
-        self, gateway: Gateway, show: Callable[[LoginForm], str], single_sign_on: str | None = None
+        self,
+        gateway: Gateway,
+        show: Callable[[LoginForm], str] = render,
+        single_sign_on: str | None = None,
     ) -> None:
         self._access = gateway.access
         self._show = show
@@ -90,12 +93,9 @@ class LoginPages:
         return bool(nonce) and signed is not None and hmac.compare_digest(signed.encode(), nonce.encode())
 
 
-def router(
-    gateway: Gateway, *, show: Callable[[LoginForm], str] = render, single_sign_on: str | None = None
-) -> APIRouter:
+def router(gateway: Gateway, pages: LoginPages) -> APIRouter:
     """/login and /logout."""
     api = APIRouter(include_in_schema=False)
-    pages = LoginPages(gateway, show, single_sign_on)
 
     @api.get("/login")
     def login(request: Request) -> Response:

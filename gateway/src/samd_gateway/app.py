@@ -9,11 +9,11 @@ from samd_gateway import (
     api_audit,
     api_fleet,
     api_fleet_table,
-    api_login,
     api_models,
     api_runs,
     api_schedules,
     api_system,
+    entrance,
     problems,
 )
 from samd_gateway.access.gate import Gate
@@ -38,10 +38,10 @@ def build(gateway: Gateway, web: Web | None = None) -> FastAPI:
     )
     problems.install(app)
     web = web or Web()
-    app.add_middleware(Gate, access=gateway.access, names=web.hostnames)
+    app.add_middleware(Gate, access=gateway.access, names=entrance.names(web))
     if web.behind_proxy:
         app.add_middleware(BehindProxy, proxies=web.behind_proxy)  # added last, asked first
-    app.include_router(api_login.router(gateway))
+    entrance.install(app, gateway, web)
     for part in (api_fleet, api_fleet_table, api_runs, api_schedules, api_models, api_access, api_audit, api_system):
         app.include_router(part.router(gateway))
 

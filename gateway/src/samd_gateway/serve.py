@@ -27,10 +27,12 @@ def run(settings: Settings, web: Web, announce: Callable[[str], None]) -> int:
     """
     import uvicorn
 
+    from samd_gateway import entrance
     from samd_gateway.app import build
 
     settings.broker.address  # noqa: B018 - raises for a URL that is none, before anything is opened
     host = check_web(web, lambda: _users_set_up(settings))
+    entrance.names(web)  # raises for a file of a provider that cannot be used
     scheme = "http"
     if web.tls_cert is not None and web.tls_key is not None:
         check_certificate(web.tls_cert, web.tls_key)

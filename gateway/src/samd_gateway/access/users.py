@@ -13,6 +13,8 @@ from samd_gateway.errors import ConflictError, NotFoundError, UsageError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 NAME_LENGTH = 64
+RESERVED = ("local", "system", "unknown")
+"""Names that mean something else in the audit."""
 table = schema.users
 
 
@@ -38,7 +40,7 @@ def valid_name(name: str) -> str:
         raise UsageError(
             f"user name {name[:64]!r}: take up to 64 letters a-z, digits and . _ @ -, a letter or digit first"
         )
-    if lower in ("local", "system", "unknown"):
+    if lower in RESERVED:
         raise UsageError(f"user name {lower!r} has a meaning in the audit; take another")
     return lower
 
