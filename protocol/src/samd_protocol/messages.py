@@ -403,10 +403,10 @@ class GatewayState(msgspec.Struct, frozen=True, kw_only=True, tag="gateway.state
 
 
 class GatewayAlert(msgspec.Struct, frozen=True, kw_only=True, tag="gateway.alert"):
-    """A change of an alert, for whoever lets people know: device, class and state, and nothing of the patient.
+    """A change of an alert, for whoever lets people know: device, class, state, and nothing of the patient.
 
-    `key` is the same whenever this change has to be told again: a receiver drops what it has had. `step` is how
-    far up the escalation ladder the alert is; `kind` is `silence` where a device that should report does not."""
+    `key` is the same whenever this change has to be told again: a receiver drops what it has had. `step` is
+    how far up the escalation ladder the alert is; `kind` is `silence` where a device does not report."""
 
     key: str
     alert: str
