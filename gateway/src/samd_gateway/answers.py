@@ -90,6 +90,7 @@ class HeartbeatOut(Answer):
         default=0, description="How often rule and model came to stand two classes or more apart"
     )
     rejected: int = Field(default=0, description="Values that the device could not use")
+    certificate_expires_at: datetime | None = None
 
 
 class AlertOut(Answer):

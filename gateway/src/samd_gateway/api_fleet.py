@@ -1,12 +1,14 @@
 """Devices, alerts, commands and the server over HTTP."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from samd_gateway import queries
+from samd_gateway.access.actor import Actor
+from samd_gateway.access.http import needs
 from samd_gateway.answers import AlertsOut, CommandOut, DeviceOut, DevicesOut, ResultsOut, ServerOut
 from samd_gateway.errors import NotFoundError, UsageError
 from samd_gateway.gateway import Gateway
@@ -50,10 +52,10 @@ def router(gateway: Gateway) -> APIRouter:
         with gateway.database.read() as connection:
             found = queries.devices(
                 connection,
+                gateway.roster.some([name]),
                 gateway.now(),
                 gateway.settings.policy,
-                link_down_since=gateway.link.down_since,
-                names=[name],
+                deaf=gateway.link.deaf,
             )
         if not found:
             raise NotFoundError(f"no device {name[:64]!r} is known here; GET /api/devices lists them")
@@ -66,9 +68,10 @@ def router(gateway: Gateway) -> APIRouter:
             return DevicesOut(
                 devices=queries.devices(
                     connection,
+                    gateway.roster.some(),
                     gateway.now(),
                     gateway.settings.policy,
-                    link_down_since=gateway.link.down_since,
+                    deaf=gateway.link.deaf,
                 )
             )
 
@@ -84,16 +87,18 @@ def router(gateway: Gateway) -> APIRouter:
         "/devices/{name}/commands",
         tags=["devices"],
         status_code=202,
-        responses=documented(404, 422, 503),
+        responses=documented(401, 403, 404, 422, 503),
         openapi_extra=body,
     )
-    async def command(name: str, request: Request) -> CommandOut:
+    async def command(
+        name: str, request: Request, actor: Annotated[Actor, Depends(needs("fleet"))]
+    ) -> CommandOut:
         """Send a command. Whether the device accepts it appears in its results."""
         parsed = parse_command(await request.body())
 
         def send() -> CommandOut:
             one(name)
-            command_id = gateway.runs.command(name, parsed.body, parsed.ttl_s)
+            command_id = gateway.runs.command(name, parsed.body, parsed.ttl_s, actor)
             with gateway.database.read() as connection:
                 sent = queries.results(connection, name, command=command_id)[0]
             return CommandOut(id=command_id, device=name, type=sent.type, expires_at=sent.expires_at)

@@ -11,15 +11,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from msgspec import structs
 
+from samd_gateway.backlog import Received
 from samd_gateway.errors import UnavailableError
-from samd_gateway.ingest import Received
 from samd_gateway.intake import filters
+from samd_gateway.states import Deaf
 from samd_protocol import broker as brokers
 from samd_protocol import envelope, topics
 from samd_protocol.messages import GatewayState, Message
 
 log = logging.getLogger(__name__)
+
+MAX_PACKET_BYTES = 1_048_576 + 4096
+"""Larger messages stay with the broker, which passes over them; what is smaller and still too long is dropped
+here, counted and told."""
 
 
 class Link:
@@ -35,8 +41,11 @@ class Link:
         version: str,
         offer: Callable[[Received], None],
         changed: Callable[[bool], None] = lambda connected: None,
+        listened_until: float = 0.0,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """`listened_until`: when a gateway last listened for these devices, of which this one may be the next
+        life."""
         self._broker = broker
         self._topic = topics.gateway_state(name)
         self._sealer = sealer
@@ -51,6 +60,8 @@ class Link:
         self._subscribed = threading.Event()
         self.down_since: float | None = now()
         """When the connection was lost (or the program began); None while connected."""
+        self.deaf = Deaf(since=listened_until, reason="this gateway was not connected")
+        """The latest time in which nothing could be heard."""
         self.problem: str | None = f"not yet connected to {broker.url}"
         self._client = brokers.make_client(broker, client_id, manual_ack=True)
         self._client.on_connect = self._on_connect
@@ -67,7 +78,7 @@ class Link:
 
     def start(self) -> None:
         """Begin to connect, in the background, until it succeeds."""
-        brokers.connect(self._client, self._broker)
+        brokers.connect(self._client, self._broker, maximum_packet_bytes=MAX_PACKET_BYTES)
         self._client.loop_start()
 
     def wait_subscribed(self, timeout_s: float) -> bool:
@@ -124,9 +135,8 @@ class Link:
         client.subscribe([(topic, 0 if topic.endswith("/heartbeat") else 1) for topic in filters()])
         client.publish(self._topic, self._state("online"), qos=1, retain=True)
         self.down_since = None
-        self.problem = None
+        self.problem = f"connected to {self._broker.url}, and not yet subscribed"
         log.info("connected to the broker")
-        self._changed(True)
 
     def _on_disconnect(
         self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any
@@ -138,8 +148,11 @@ class Link:
             self.down_since = self._now()
             self.problem = f"{self._broker.url} was lost ({reason})"
             log.warning("the broker was lost; connecting again")
-            self._changed(False)
+        if self.deaf.until is not None:
+            self.deaf = Deaf(since=self._now())
         self._subscribed.clear()
+        if not self._leaving:
+            self._changed(False)
 
     def _on_connect_fail(self, _client: mqtt.Client, _data: Any) -> None:
         self.problem = f"nothing answers at {self._broker.url}"
@@ -152,7 +165,11 @@ class Link:
             self.problem = f"the broker refuses a subscription ({refused[0]}); check its access list"
             log.error("%s", self.problem)
             return
+        self.problem = None
+        if self.deaf.until is None:
+            self.deaf = structs.replace(self.deaf, until=self._now())
         self._subscribed.set()
+        self._changed(True)
 
     def _on_publish(self, client: mqtt.Client, _data: Any, _mid: int, _reason: Any, _properties: Any) -> None:
         brokers.acknowledge_at_once(client)  # a device's answer would wait behind it
@@ -166,7 +183,8 @@ class Link:
         self._offer(
             Received(
                 topic=topic,
-                payload=bytes(message.payload),
+                # what is too long is refused by its length: no need to keep the whole of it
+                payload=bytes(message.payload[: envelope.MAX_BYTES + 1]),
                 qos=message.qos,
                 retained=bool(message.retain),
                 mid=message.mid,

@@ -23,7 +23,7 @@ from samd_gateway.fleet.answers import FleetPage, PlannedOut, PlanOut, ViewOut
 from samd_gateway.fleet.configuration import Configurator
 from samd_gateway.fleet.query import FleetQuery
 from samd_gateway.queries import rows
-from samd_gateway.recorder import upsert
+from samd_gateway.upserts import upsert
 from samd_gateway.schema import Database
 from samd_gateway.states import DeviceState
 

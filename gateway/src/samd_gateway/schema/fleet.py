@@ -67,6 +67,7 @@ health = Table(
     Column("outbox_max", Integer),
     Column("reading_age_max_s", Float),
     Index("health_by_time", "span_s", "at"),
+    sqlite_with_rowid=False,  # the key is stored once, not twice
 )
 
 # Assessments by hours, for as long as a time line reaches back beyond the messages themselves.
