@@ -14,6 +14,7 @@ from samd_gateway import admission, queries, runs_query
 from samd_gateway.access.desk import Access
 from samd_gateway.alerts.answers import AlertRow
 from samd_gateway.alerts.desk import AlertDesk
+from samd_gateway.alerts.service import Alerting
 from samd_gateway.cluster import Cluster
 from samd_gateway.coordinator import Coordinator
 from samd_gateway.dispatch import Dispatch
@@ -146,10 +147,22 @@ class Gateway:
             now=now,
         )
         self.models_control = ModelsControl(self.database, self.models, self.link, sealer, now=now)
-        self.alerts = AlertDesk(self.database, changed=self._alerts_changed, now=now)
         self.ward = Ward(
             self.database, self.dispatch, states=self.states, labels=LabelsOf(self.models), now=now
         )
+        self.alerting = Alerting(
+            self.database,
+            self.link,
+            sealer,
+            folder=settings.data,
+            name=settings.name,
+            devices=self.roster.some,
+            leading=lambda: self.leading,
+            changed=self._alerts_changed,
+            tend=self.ward.tend,
+            now=now,
+        )
+        self.alerts = AlertDesk(self.database, changed=self.alerting.changed, now=now)
         self.watcher = Watcher(
             self.database,
             self.roster,
@@ -175,11 +188,13 @@ class Gateway:
         self.firing.start()
         self.watcher.start()
         self.retention.start()
+        self.alerting.start()
         self.link.start()
 
     def stop(self) -> None:
         self.events.close()
         self.firing.stop()
+        self.alerting.stop()
         self.runs.stop()
         self.link.stop()
         self.ingest.stop()
@@ -234,6 +249,7 @@ class Gateway:
         if kinds & {"result", "run.status", "server.state"}:
             self.runs.poke()
         self.ward.committed(items)
+        self.alerting.committed(items)
         if not self.events.listening:
             return
         self.alerts.committed(items)

@@ -286,8 +286,11 @@ class Ward:
 
     def tend(self) -> None:
         """Let go of admissions whose device has not answered in time."""
-        with self._database.write() as connection:
-            admissions.give_up(connection, self._now() - LATE_S)
+        with self._database.read() as connection:
+            pending = any(row["state"] == "pending" for row in admissions.open_ones(connection).values())
+        if pending:
+            with self._database.write() as connection:
+                admissions.give_up(connection, self._now() - LATE_S)
 
     # inside
 
