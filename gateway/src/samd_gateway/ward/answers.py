@@ -45,6 +45,7 @@ class CardDeterioration(Answer):
     calibration: str
     asked_at: datetime
     horizon_h: int
+    version: int = Field(description="Of the model that was asked")
     reason: str | None
 
 
