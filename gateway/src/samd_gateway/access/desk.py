@@ -40,10 +40,12 @@ class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
 class Access:
     """Users, sessions and tokens of one database."""
 
-    def __init__(self, database: Database, *, now: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, *, now: Callable[[], float], passwords: Passwords | None = None
+    ) -> None:
         self.database = database
         self.now = now
-        self.passwords = Passwords()
+        self.passwords = passwords or Passwords()
         self.signer = Signer(database)
         self._lock = threading.Lock()
         self._generation = 0

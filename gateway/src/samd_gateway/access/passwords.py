@@ -82,8 +82,8 @@ def check(password: str, name: str) -> None:
 class Passwords:
     """Hashes and verifies. Each hash takes 64 MB, so that two at most are worked on at a time."""
 
-    def __init__(self) -> None:
-        self._hasher = PasswordHasher()
+    def __init__(self, hasher: PasswordHasher | None = None) -> None:
+        self._hasher = hasher or PasswordHasher()
         self._turn = threading.BoundedSemaphore(2)
         self._nobody: str | None = None
 
