@@ -261,10 +261,6 @@ class ResultsOut(Answer):
     results: list[ResultOut]
 
 
-class AlertsOut(Answer):
-    alerts: list[AlertOut]
-
-
 class ModelOut(Answer):
     """A model file that the gateway serves."""
 

@@ -1,4 +1,4 @@
-"""Devices, alerts, commands and the server over HTTP."""
+"""Devices, commands and the server over HTTP."""
 
 from typing import Annotated, Any
 
@@ -9,11 +9,17 @@ from fastapi.concurrency import run_in_threadpool
 from samd_gateway import queries
 from samd_gateway.access.actor import Actor
 from samd_gateway.access.http import needs
-from samd_gateway.answers import AlertsOut, CommandOut, DeviceOut, DevicesOut, ResultsOut, ServerOut
+from samd_gateway.answers import CommandOut, DeviceOut, DevicesOut, ResultsOut, ServerOut
 from samd_gateway.errors import NotFoundError, UsageError
 from samd_gateway.gateway import Gateway
 from samd_gateway.problems import documented
-from samd_protocol.messages import CommandBody, TrainingStart
+from samd_protocol.messages import (
+    CommandBody,
+    ObservationAdd,
+    PatientAdmit,
+    PatientDischarge,
+    TrainingStart,
+)
 
 
 class CommandRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,13 +45,15 @@ def parse_command(raw: bytes) -> CommandRequest:
         raise UsageError(f"no command: {error}; see CommandRequest in /openapi.json") from error
     if not 1.0 <= request.ttl_s <= 86_400.0:
         raise UsageError("ttl_s must lie between 1 and 86400 seconds")
+    if isinstance(request.body, PatientAdmit | PatientDischarge | ObservationAdd):
+        raise UsageError("what is done at the bedside carries a name; send it by POST /api/ward/DEVICE/…")
     if isinstance(request.body, TrainingStart):
         raise UsageError("training.start belongs to a run; start one by POST /api/runs")
     return request
 
 
 def router(gateway: Gateway) -> APIRouter:
-    """The routes below /api/devices, /api/alerts and /api/server."""
+    """The routes below /api/devices, and /api/server."""
     api = APIRouter(prefix="/api")
 
     def one(name: str) -> DeviceOut:
@@ -111,12 +119,6 @@ def router(gateway: Gateway) -> APIRouter:
         one(name)
         with gateway.database.read() as connection:
             return ResultsOut(results=queries.results(connection, name, command=command, limit=limit))
-
-    @api.get("/alerts", tags=["alerts"])
-    def alerts(*, history: bool = False, limit: int = Query(200, ge=1, le=1000)) -> AlertsOut:
-        """The open alerts, the worst first; with `history` every change, the latest first."""
-        with gateway.database.read() as connection:
-            return AlertsOut(alerts=queries.alerts(connection, history=history, limit=limit))
 
     @api.get("/server", tags=["runs"])
     def server() -> ServerOut:

@@ -6,13 +6,16 @@ from fastapi import FastAPI
 
 from samd_gateway import (
     api_access,
+    api_alerts,
     api_audit,
+    api_channels,
     api_fleet,
     api_fleet_table,
     api_models,
     api_runs,
     api_schedules,
     api_system,
+    api_ward,
     entrance,
     problems,
 )
@@ -42,7 +45,19 @@ def build(gateway: Gateway, web: Web | None = None) -> FastAPI:
     if web.behind_proxy:
         app.add_middleware(BehindProxy, proxies=web.behind_proxy)  # added last, asked first
     entrance.install(app, gateway, web)
-    for part in (api_fleet, api_fleet_table, api_runs, api_schedules, api_models, api_access, api_audit, api_system):
+    for part in (
+        api_fleet,
+        api_fleet_table,
+        api_runs,
+        api_schedules,
+        api_models,
+        api_access,
+        api_audit,
+        api_system,
+        api_alerts,
+        api_ward,
+        api_channels,
+    ):
         app.include_router(part.router(gateway))
 
     if web.pages:

@@ -139,18 +139,6 @@ def alert_out(row: Mapping[str, Any]) -> AlertOut:
     return AlertOut(device=row["device"], received_at=at(row["received_at"]), **_data(row))
 
 
-def alerts(connection: Connection, *, history: bool = False, limit: int = 200) -> list[AlertOut]:
-    """The open alerts, worst first; with `history` every change, the latest first."""
-    if history:
-        table = schema.messages
-        query = select(table).where(table.c.kind == "alert").order_by(desc(table.c.received_at)).limit(limit)
-        return [alert_out(row) for row in rows(connection, query)]
-    newest = select(schema.latest).where(schema.latest.c.kind == "alert")
-    found = [alert_out(row) for row in rows(connection, newest)]
-    still = [alert for alert in found if alert.state != "cleared"]
-    return sorted(still, key=lambda alert: (-alert.severity, alert.received_at, alert.device))[:limit]
-
-
 def results(
     connection: Connection, device: str, *, command: str | None = None, limit: int = 100
 ) -> list[ResultOut]:

@@ -119,3 +119,18 @@ class NotificationOut(Answer):
 
 class NotificationsOut(Answer):
     notifications: list[NotificationOut]
+
+
+class TestedOut(Answer):
+    """A test of a channel that was delivered."""
+
+    channel: str
+    delivered: bool
+    remark: str | None
+
+
+class AlertRules(Answer):
+    """When silence counts, and the escalation ladder; times in seconds."""
+
+    silence: dict[str, Any]
+    ladder: dict[str, Any]
