@@ -188,9 +188,11 @@ class Hub:
                 found = await run_in_threadpool(self._build, names)
             except SQLAlchemyError as error:
                 self.problem = f"database: {type(error).__name__}"
-                if names is not None:
-                    self._dirty |= set(names)
-                return [], []
+                return self._unread(names)
+            except Exception:  # a card that cannot be built must not end the pages' only source
+                log.exception("cards could not be read")
+                self.problem = "an error of this program; its log says more"
+                return self._unread(names)
             self.problem = None
             if names is None:
                 self._whole_at = began
@@ -207,6 +209,12 @@ class Hub:
             for name in gone:
                 del self._cards[name]
             return changes, gone
+
+    def _unread(self, names: Collection[str] | None) -> tuple[list[dict[str, Any]], list[str]]:
+        """Nothing is known to have changed, and what was asked for is asked for again."""
+        if names is not None:
+            self._dirty |= set(names)
+        return [], []
 
     def _build(self, names: Collection[str] | None) -> list[dict[str, Any]]:
         ward, now = self._gateway.ward, self._gateway.now()

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from samd_gateway.pages.site import Site
 
 T = TypeVar("T")
+
+
+class NotDoneError(Exception):
+    """What a person asked for was not done; the text says why."""
+
+
 Theme = Literal["auto", "light", "dark"]
 THEMES: tuple[Theme, ...] = get_args(Theme)
 LANGUAGE_COOKIE, THEME_COOKIE = "samd_language", "samd_theme"
@@ -73,16 +79,17 @@ class View:
         )
 
     def actor(self) -> Actor:
-        """Who looks at this page now. Raises SignInError once their session has ended."""
+        """Who does something on this page now. Raises SignInError once their session has ended."""
         access = self.site.gateway.access
         if self.session is None:
             if access.open_to_all:
                 return local("page")
             raise SignInError(self.t("shell.signed_out"))
-        found = access.session_valid(self.session)
+        found = access.session_of(self.session)
         if found is None:
             raise SignInError(self.t("shell.signed_out"))
-        return found
+        access.touch(found)
+        return found.actor
 
     def may(self, permission: Permission) -> bool:
         """Whether to show a control; whether it may be used is asked when it is."""
@@ -92,29 +99,32 @@ class View:
         """Call something that reads, in a thread."""
         return await run_in_threadpool(call, *arguments, **named)
 
-    async def act(
-        self, permission: Permission, call: Callable[[Actor], T], *, said: str | None = None
-    ) -> T | None:
-        """Do something in this person's name, in a thread; what goes wrong is shown, and None returned.
-
-        `said` is shown when it went well.
-        """
+    async def attempt(self, permission: Permission, call: Callable[[Actor], T]) -> T:
+        """Do something in this person's name, in a thread. Raises NotDoneError with a text for them."""
         try:
             actor = await run_in_threadpool(self.actor)
             actor.need(permission)
-            outcome = await run_in_threadpool(call, actor)
+            return await run_in_threadpool(call, actor)
         except SignInError as error:
-            self.warn(str(error))
             self.client.open("/login")
-            return None
-        except ForbiddenError:
-            self.warn(self.t("shell.forbidden", user=self.seen_as.name, role=self.seen_as.role))
-            return None
+            raise NotDoneError(str(error)) from error
+        except ForbiddenError as error:
+            text = self.t("shell.forbidden", user=self.seen_as.name, role=self.seen_as.role)
+            raise NotDoneError(text) from error
         except (GatewayError, ProtocolError) as error:
-            self.warn(str(error))
-            return None
+            raise NotDoneError(str(error)) from error
         except SQLAlchemyError as error:
-            self.warn(self.t("shell.database", error=type(error).__name__))
+            raise NotDoneError(self.t("shell.database", error=type(error).__name__)) from error
+
+    async def act(
+        self, permission: Permission, call: Callable[[Actor], T], *, said: str | None = None
+    ) -> T | None:
+        """The same outside of a dialog: what goes wrong is shown, and None returned; `said` is shown when it
+        went well."""
+        try:
+            outcome = await self.attempt(permission, call)
+        except NotDoneError as error:
+            self.warn(str(error))
             return None
         if said is not None:
             self.say(said)

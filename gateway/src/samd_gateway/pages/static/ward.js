@@ -180,7 +180,7 @@ export default {
       return this.matching.length - this.shown.length;
     },
     counts() {
-      return ["high", "medium", "low-medium", "unknown", "low"]
+      return ["high", "medium", "unknown", "low-medium", "open", "low"]
         .map((level) => ({ level, n: this.matching.filter((card) => card.level === level).length }))
         .filter((count) => count.n);
     },
@@ -231,6 +231,8 @@ export default {
           made.word = this.t(`ward.levels.${made.level}`);
           const possible = ["low", "low", "medium", "high"][card.rule_severity_possible];
           if (BANDS.indexOf(possible) > BANDS.indexOf(made.level)) made.upTo = possible;
+          // what is missing may hide a patient who needs somebody: that is no green card
+          if (made.upTo && made.level === "low") made.level = "open";
         } else {
           made.word = this.t("ward.no_score");
           made.last = this.t("ward.last_score", { score });
@@ -298,6 +300,7 @@ export default {
         medium: "M12 1.5 23.5 22H.5z", // triangle
         "low-medium": "M12 .5 23.5 12 12 23.5.5 12z", // diamond
         low: "M12 1a11 11 0 1 0 0 22 11 11 0 0 0 0-22z", // disc
+        open: "M12 1a11 11 0 1 0 0 22 11 11 0 0 0 0-22zm0 3a8 8 0 0 1 0 16z", // half a disc
         unknown: "M12 1a11 11 0 1 0 0 22 11 11 0 0 0 0-22zm0 3a8 8 0 1 1 0 16 8 8 0 0 1 0-16z", // ring
       }[level];
     },
