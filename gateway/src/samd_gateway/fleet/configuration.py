@@ -13,8 +13,8 @@ from samd_gateway import schema
 from samd_gateway.errors import UnavailableError, UsageError
 from samd_gateway.fleet.actions import Configure
 from samd_gateway.link import Link
-from samd_gateway.upserts import upsert
 from samd_gateway.schema import Database
+from samd_gateway.upserts import upsert
 from samd_protocol import topics
 from samd_protocol.envelope import Sealer
 from samd_protocol.messages import Config

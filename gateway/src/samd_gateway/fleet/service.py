@@ -23,7 +23,6 @@ from samd_gateway.fleet.answers import FleetPage, PlannedOut, PlanOut, ViewOut
 from samd_gateway.fleet.configuration import Configurator
 from samd_gateway.fleet.query import FleetQuery
 from samd_gateway.queries import rows
-from samd_gateway.upserts import upsert
 from samd_gateway.schema import Database
 from samd_gateway.states import DeviceState
 
@@ -89,7 +88,8 @@ class Fleet:
             (device, tag) for device in devices for tag in action.remove
         }
         new = sorted(wanted - pairs)
-        upsert(connection, table, [{"device": device, "tag": tag} for device, tag in new])
+        if new:
+            connection.execute(table.insert(), [{"device": device, "tag": tag} for device, tag in new])
         gone = pairs & {(device, tag) for device in devices for tag in action.remove}
         for tag in action.remove:
             mine = [device for device, each in gone if each == tag]
