@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from samd_gateway import device_commands, run_commands
-from samd_gateway.commands import Parents, audit, connected, fleet, models, schedules, tokens, users
+from samd_gateway.commands import (
+    Parents,
+    audit,
+    backups,
+    connected,
+    data,
+    fleet,
+    models,
+    schedules,
+    tokens,
+    users,
+)
 from samd_gateway.errors import GatewayError, UsageError
 from samd_protocol.errors import ProtocolError
 
@@ -47,6 +58,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         database_password_file=os.environ.get("SAMD_DATABASE_PASSWORD_FILE") or None,
         policy=policy,
         grace_s=arguments.admission_grace,
+        share=arguments.share,
     )
     web = Web(
         host=arguments.host,
@@ -58,7 +70,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         oidc=arguments.oidc,
         pages=not arguments.no_pages,
     )
-    return serve.run(settings, web, lambda line: print(line, flush=True))
+    code = serve.run(settings, web, lambda line: print(line, flush=True))
+    if code == serve.RESTART:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this program, as it was
+    return code
 
 
 def _add_clients(commands: Any) -> None:
@@ -85,7 +100,7 @@ def _add_clients(commands: Any) -> None:
     plain.add_argument("--json", action="store_true", help="print JSON")
 
     parents = Parents(gateway=gateway, plain=plain)
-    for part in (fleet, models, schedules, users, tokens, audit):
+    for part in (fleet, models, schedules, users, tokens, audit, data, backups):
         part.add(commands, parents)
 
     runs = commands.add_parser("runs", help="start, watch, list and stop federated trainings")
@@ -197,6 +212,11 @@ def parser() -> argparse.ArgumentParser:
         default=0.5,
         metavar="SECONDS",
         help="wait for silent devices once the quorum of a run is reached (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--share",
+        metavar="GROUP",
+        help="divide the devices' messages among the gateways of this group, which share a database",
     )
     _add_web(serve)
     serve.add_argument("--no-pages", action="store_true", help="serve the API alone, without the web pages")

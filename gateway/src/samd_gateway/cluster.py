@@ -22,6 +22,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from samd_gateway import schema
 from samd_gateway.errors import UsageError
 from samd_gateway.schema import Database
+from samd_protocol.topics import valid_name
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,19 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: float
     live: bool
     leading: bool
+
+
+def check_share(share: str | None, database_url: str | None) -> None:
+    """Raises UsageError for a group whose gateways could not share."""
+    if share is None:
+        return
+    if not valid_name(share):
+        raise UsageError(f"--share {share!r}: use letters, digits, dots, dashes and underscores")
+    if database_url is None:
+        raise UsageError(
+            "--share: gateways that share messages need one database; name it by SAMD_DATABASE_URL, such as "
+            "postgresql+psycopg://USER@HOST/NAME"
+        )
 
 
 def clock(connection: Connection, now: float) -> float:
@@ -151,7 +165,8 @@ class Cluster:
         self._thread.start()
 
     def stop(self) -> None:
-        """Leave: another may lead at once."""
+        """Leave: another may lead at once. The name stays on record, for the heir of what may wait at the
+        broker."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(5.0)
@@ -160,7 +175,11 @@ class Cluster:
             with self._database.write() as connection:
                 leaders, table = schema.leaders, schema.gateways
                 connection.execute(leaders.delete().where(leaders.c.holder == self.instance))
-                connection.execute(table.delete().where(table.c.instance == self.instance))
+                connection.execute(
+                    table.update()
+                    .where(table.c.instance == self.instance)
+                    .values(seen_at=table.c.seen_at - LEASE_S)
+                )
         except SQLAlchemyError:
             log.warning("the database does not know that this gateway leaves; its lease ends by itself")
 

@@ -1,5 +1,6 @@
 """One gateway: its parts, put together, started and stopped in order."""
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,9 @@ from samd_gateway.access.desk import Access
 from samd_gateway.alerts.answers import AlertRow
 from samd_gateway.alerts.desk import AlertDesk
 from samd_gateway.alerts.service import Alerting
-from samd_gateway.cluster import Cluster
-from samd_gateway.coordinator import Coordinator
+from samd_gateway.backlog import Received
+from samd_gateway.cluster import Cluster, check_share
+from samd_gateway.coordinator import IDLE_S, Coordinator
 from samd_gateway.dispatch import Dispatch
 from samd_gateway.errors import UsageError
 from samd_gateway.events import Event, Events
@@ -24,11 +26,13 @@ from samd_gateway.fleet.configuration import Configurator
 from samd_gateway.fleet.service import Fleet
 from samd_gateway.flood import Allowance
 from samd_gateway.folder import folder_id, prepare_folder
+from samd_gateway.heirs import Heir, Heirs
 from samd_gateway.ingest import Ingest
-from samd_gateway.link import Link
+from samd_gateway.link import MAX_PACKET_BYTES, Link
 from samd_gateway.metrics import Metrics
 from samd_gateway.modelfiles import ModelFiles
 from samd_gateway.models_control import ModelsControl
+from samd_gateway.others import LOOK_S, Others
 from samd_gateway.recorder import Recorded
 from samd_gateway.retention import Keeper
 from samd_gateway.roster import Roster
@@ -61,12 +65,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: float = admission.GRACE_S
     allowance: Allowance = Allowance()
     address: str | None = None
+    share: str | None = None
+
+
+def client_id_of(name: str, database: Database) -> str:
+    """The client id of a gateway of that name on a database."""
+    return f"samd-gateway-{name}-{database.meta('instance')}"
 
 
 class Gateway:
     """All parts of a gateway. `start` and `stop` are called once each."""
 
     def __init__(self, settings: Settings, *, now: Callable[[], float] = time.time) -> None:
+        check_share(settings.share, settings.database_url)
         if not valid_name(settings.name):
             raise UsageError(f"--name {settings.name!r}: use letters, digits, dots, dashes and underscores")
         self.settings = settings
@@ -94,7 +105,8 @@ class Gateway:
         sealer = Sealer(f"gateway.{settings.name}", boot)
         # The id belongs to the database: a session at the broker is worth something only to whoever holds
         # what was acknowledged in it, and a new database must get the retained messages anew.
-        client_id = f"samd-gateway-{settings.name}-{self.database.meta('instance')}"
+        client_id = client_id_of(settings.name, self.database)
+        sessions = itertools.count(1)
         self.link = Link(
             settings.broker,
             settings.name,
@@ -104,6 +116,8 @@ class Gateway:
             offer=lambda received: self.ingest.offer(received),  # noqa: PLW0108 - it comes into being below
             changed=self._link_changed,
             listened_until=listened_until(self.database),
+            share=settings.share,
+            sessions=sessions,
             now=now,
         )
         self.roster = Roster(self.database, settings.policy, now=now, deaf=lambda: self.link.deaf)
@@ -112,7 +126,7 @@ class Gateway:
             self.metrics,
             settings.policy,
             self.roster,
-            acknowledge=self.link.acknowledge,
+            acknowledge=self._acknowledge,
             committed=self._committed,
             listening=lambda: self.link.deaf.until is not None,
             allowance=settings.allowance,
@@ -129,6 +143,7 @@ class Gateway:
             leading=lambda: self.leading,
             changed=self._run_changed,
             grace_s=settings.grace_s,
+            look_s=IDLE_S if self.cluster.alone else LOOK_S,
             now=now,
         )
         self.firing = Firing(
@@ -173,7 +188,28 @@ class Gateway:
             now=now,
         )
 
+        self.restart: Callable[[], None] | None = None
+        """End, and begin anew from the start of the program; where whoever runs this can do that."""
         self.retention = Keeper(self.database, leading=lambda: self.leading, now=now)
+
+        self.others = Others(self.database, self.roster, self._told, now=now)
+        self.heirs = Heirs(
+            self.database,
+            lambda name, session: Heir(
+                settings.broker,
+                client_id_of(name, self.database),
+                [topic for topic, _ in self.link.filters()],
+                offer=self.ingest.offer,
+                session=session,
+                maximum_packet_bytes=MAX_PACKET_BYTES,
+                now=now,
+            ),
+            name=settings.name,
+            sessions=sessions,
+            leading=lambda: self.leading,
+            taken_over=lambda: self.link.taken_over,
+            now=now,
+        )
 
     @property
     def leading(self) -> bool:
@@ -190,12 +226,18 @@ class Gateway:
         self.retention.start()
         self.alerting.start()
         self.link.start()
+        if not self.cluster.alone:
+            self.others.start()
+        if self.settings.share is not None:
+            self.heirs.start()
 
     def stop(self) -> None:
         self.events.close()
         self.firing.stop()
         self.alerting.stop()
         self.runs.stop()
+        self.heirs.stop()
+        self.others.stop()
         self.link.stop()
         self.ingest.stop()
         self.watcher.stop()
@@ -217,7 +259,11 @@ class Gateway:
 
     def health(self) -> dict[str, str]:
         """What is wrong with the broker, the database and the ingest; `ok` for each that is well."""
-        health = {"broker": self.link.problem or "ok", "database": "ok", "ingest": "ok"}
+        health = {
+            "broker": self.link.problem or self.link.twin or self.cluster.problem or "ok",
+            "database": "ok",
+            "ingest": "ok",
+        }
         try:
             with self.database.read() as connection:
                 connection.execute(text("SELECT 1"))
@@ -237,12 +283,21 @@ class Gateway:
         self.metrics.broker_connected.set(int(connected))
         self.watcher.look()
 
-    def _leading_changed(self, _leading: bool) -> None:
+    def _acknowledge(self, batch: Sequence[Received]) -> None:
+        self.link.acknowledge(batch)
+        self.heirs.acknowledge(batch)
+
+    def _leading_changed(self, leading: bool) -> None:
+        self.link.lead(leading=leading)
         self.watcher.look()
         self.runs.poke()
         self.firing.poke()
 
     def _committed(self, recorded: Recorded) -> None:
+        self.others.committed(recorded.new)
+        self._told(recorded)
+
+    def _told(self, recorded: Recorded) -> None:
         items = recorded.new
         self.watcher.committed(recorded)
         kinds = {item.kind for item in items}

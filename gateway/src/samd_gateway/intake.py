@@ -34,10 +34,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self.envelope.data).decode()
 
 
-def filters() -> list[str]:
-    """The subscriptions of a gateway."""
-    from_devices = [f"{topics.ROOT}/d/+/up/{kind}" for kind in KINDS]
-    return [*from_devices, *SERVER_KINDS]
+def device_filters() -> list[str]:
+    """What a gateway hears of devices; of the server it hears `SERVER_KINDS`."""
+    return [f"{topics.ROOT}/d/+/up/{kind}" for kind in KINDS]
 
 
 def sender_of(topic: str) -> str:

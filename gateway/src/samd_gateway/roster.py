@@ -167,9 +167,20 @@ class Roster:
         lately = or_(table.c.last_heard >= at, table.c.reported_at >= at, table.c.flagged_at >= at)
         with self._database.read() as connection:
             rows = connection.execute(select(table).where(lately)).all()
+            recent = schema.latest.c.received_at >= at
+            beats = connection.execute(_ages("heartbeat").where(recent)).all()
+            data = connection.execute(_ages("assessment").where(recent)).all()
         with self._lock:
             for row in rows:
                 self._take(row._asdict())
+            for name, received_at, body in beats:
+                known = self._devices.get(name)
+                if known is not None and received_at > (known.heartbeat_at or 0.0):
+                    known.heartbeat_at, known.source_age_s = received_at, _age(body)
+            for name, received_at, body in data:
+                known = self._devices.get(name)
+                if known is not None and received_at >= (known.last_data or 0.0):
+                    known.last_data, known.data_age_s = received_at, _age(body)
 
     def _take(self, row: dict[str, Any]) -> None:
         """A row of the database; of signs of life the later one counts, which may not be written yet."""
