@@ -121,7 +121,7 @@ class Gateway:
         self.process = Process(*self.arguments)
         self.url = self.process.ready()
         self.http = httpx.Client(base_url=self.url, timeout=10.0, trust_env=False)
-        until(lambda: self.get("/healthz")["broker"] == "ok", what="broker")
+        until(lambda: self.get("/healthz")["broker"] == "ok", seconds=30.0, what="broker")
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         return self.http.get(path, params=query).json()
