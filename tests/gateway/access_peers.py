@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from argon2 import PasswordHasher
@@ -46,6 +46,17 @@ class Browser:
         if answer.status_code == 303:
             self.http.headers["x-csrf-token"] = self.http.get("/api/me").json()["csrf"]
         return answer
+
+
+class Guarded(NamedTuple):
+    """A gateway with users, and its admin."""
+
+    gateway: Gateway
+    admin: Browser
+
+    @property
+    def url(self) -> str:
+        return self.gateway.url
 
 
 def field(page: str, name: str) -> str:

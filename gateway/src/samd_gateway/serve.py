@@ -3,10 +3,12 @@
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable
 
 import msgspec
 
+from samd_gateway import restore
 from samd_gateway.access import users
 from samd_gateway.folder import prepare_folder
 from samd_gateway.gateway import Gateway, Settings
@@ -17,6 +19,8 @@ from samd_gateway.web import Web
 log = logging.getLogger(__name__)
 
 BROKER_WAIT_S = 3.0
+RESTART = -1
+"""Instead of an exit code: the program is to begin anew, with the arguments that it has."""
 
 
 def run(settings: Settings, web: Web, announce: Callable[[str], None]) -> int:
@@ -30,6 +34,7 @@ def run(settings: Settings, web: Web, announce: Callable[[str], None]) -> int:
     from samd_gateway import entrance
     from samd_gateway.app import build
 
+    _put_back(settings)
     settings.broker.address  # noqa: B018 - raises for a URL that is none, before anything is opened
     host = check_web(web, lambda: _users_set_up(settings))
     entrance.names(web)  # raises for a file of a provider that cannot be used
@@ -72,10 +77,20 @@ def run(settings: Settings, web: Web, announce: Callable[[str], None]) -> int:
         timeout_graceful_shutdown=2,
         proxy_headers=False,  # uvicorn would believe whatever a program of this machine says of its peer
         server_header=False,
+        ws="websockets-sansio",  # the default is built on what that library has deprecated
+        ws_max_size=2**20,
         ssl_certfile=web.tls_cert,
         ssl_keyfile=web.tls_key,
     )
     server = Server(config)
+    again: list[bool] = []
+
+    def restart() -> None:
+        again.append(True)
+        gateway.events.close()
+        server.should_exit = True
+
+    gateway.restart = restart
     try:
         gateway.start()
         if not gateway.link.wait_subscribed(BROKER_WAIT_S):
@@ -84,7 +99,22 @@ def run(settings: Settings, web: Web, announce: Callable[[str], None]) -> int:
     finally:
         gateway.stop()
         sock.close()
+    if again and not received:
+        return RESTART
     return 130 if received and received[0] == signal.SIGINT else 0
+
+
+def _put_back(settings: Settings) -> None:
+    """A backup that waits to be put in place is, before anything is opened."""
+    if restore.pending(settings.data):
+        with prepare_folder(settings.data):
+            kept = restore.finish(
+                settings.data,
+                settings.database_url,
+                password_file=settings.database_password_file,
+                now=time.time(),
+            )
+        log.warning("a backup was restored; what was here before it is kept in %s", kept)
 
 
 def _users_set_up(settings: Settings) -> bool:
