@@ -8,9 +8,13 @@ from samd_gateway import (
     api_access,
     api_alerts,
     api_audit,
+    api_backup,
     api_channels,
+    api_database,
+    api_export,
     api_fleet,
     api_fleet_table,
+    api_gateways,
     api_models,
     api_runs,
     api_schedules,
@@ -48,6 +52,7 @@ def build(gateway: Gateway, web: Web | None = None) -> FastAPI:
     for part in (
         api_fleet,
         api_fleet_table,
+        api_gateways,
         api_runs,
         api_schedules,
         api_models,
@@ -57,6 +62,9 @@ def build(gateway: Gateway, web: Web | None = None) -> FastAPI:
         api_alerts,
         api_ward,
         api_channels,
+        api_export,
+        api_database,
+        api_backup,
     ):
         app.include_router(part.router(gateway))
 

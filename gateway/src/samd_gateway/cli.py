@@ -16,6 +16,7 @@ from samd_gateway.commands import (
     connected,
     data,
     fleet,
+    gateways,
     models,
     schedules,
     tokens,
@@ -100,7 +101,7 @@ def _add_clients(commands: Any) -> None:
     plain.add_argument("--json", action="store_true", help="print JSON")
 
     parents = Parents(gateway=gateway, plain=plain)
-    for part in (fleet, models, schedules, users, tokens, audit, data, backups):
+    for part in (fleet, gateways, models, schedules, users, tokens, audit, data, backups):
         part.add(commands, parents)
 
     runs = commands.add_parser("runs", help="start, watch, list and stop federated trainings")

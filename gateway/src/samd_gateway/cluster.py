@@ -159,7 +159,7 @@ class Cluster:
                     seen_at=at,
                 )
             )
-        self._renew()
+        self.renew()
 
     def start(self) -> None:
         self._thread.start()
@@ -217,7 +217,7 @@ class Cluster:
             self._tell()
             if self._stopping.wait(ALONE_RENEW_S if self.alone else RENEW_S):
                 return
-            self._renew()
+            self.renew()
 
     def _tell(self) -> None:
         if self._told != self.leading:
@@ -226,7 +226,7 @@ class Cluster:
                 log.info("this gateway %s", "leads" if self._told else "follows")
             self._changed(self._told)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         began = self._monotonic()
         try:
             with self._database.write() as connection:
