@@ -18,9 +18,9 @@ from samd_gateway.gateway import Gateway
 
 def install(app: FastAPI, gateway: Gateway) -> None:
     """Serve the pages of a gateway on its application; once a process."""
-    from samd_gateway.pages import site, ward
+    from samd_gateway.pages import patient, site, ward
 
     pages = site.Site(gateway)
-    for part in (ward,):
+    for part in (ward, patient):
         part.add(pages)
     site.mount(app, pages)

@@ -33,13 +33,17 @@ JITTER_S = 0.5
 
 
 class Watcher:
-    """One page that shows cards."""
+    """One page that shows cards: those of all patients, or that of one."""
 
-    __slots__ = ("behind", "client")
+    __slots__ = ("behind", "client", "only")
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, only: str | None) -> None:
         self.client = client
+        self.only = only
         self.behind = False
+
+    def of_mine(self, cards: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [card for card in cards if self.only is None or card["device"] == self.only]
 
 
 class Hub:
@@ -79,15 +83,15 @@ class Hub:
         client.on_delete(lambda: self._close(client.id))
         self._looked_at.set()
 
-    async def watch(self, client: Client) -> list[dict[str, Any]]:
-        """A page that shows cards: all of them now; what changes is sent to it from here on."""
+    async def watch(self, client: Client, only: str | None = None) -> list[dict[str, Any]]:
+        """A page that shows cards, or one: as they are now; what changes is sent to it from here on."""
         loop = asyncio.get_running_loop()
         self._looked_at.set()
         if loop.time() - self._whole_at > BEAT_S:
             await self._read(None)
         # nothing is awaited between these two: no change falls in between
-        self._watchers[client.id] = Watcher(client)
-        return list(self._cards.values())
+        watcher = self._watchers[client.id] = Watcher(client, only)
+        return watcher.of_mine(self._cards.values())
 
     def listen(self, client: Client, kinds: Iterable[str], heard: Callable[[Event], None]) -> None:
         """Call `heard` in the event loop with each event of these kinds, while the page is open."""
@@ -228,9 +232,15 @@ class Hub:
         if not changes and not gone:
             return
         code = script("cards", {"cards": changes, "gone": gone})
+        touched = {*gone, *(change["device"] for change in changes)}
         for watcher in list(self._watchers.values()):
-            if not watcher.behind:
+            if watcher.behind:
+                continue
+            if watcher.only is None:
                 watcher.client.run_javascript(code)
+            elif watcher.only in touched:
+                mine = {"cards": watcher.of_mine(changes), "gone": [n for n in gone if n == watcher.only]}
+                watcher.client.run_javascript(script("cards", mine))
 
     # the beat
 
@@ -244,16 +254,14 @@ class Hub:
             for client in list(self._pages.values()):
                 if client.has_socket_connection:
                     client.run_javascript(code)
-            everything: str | None = None
             for watcher in list(self._watchers.values()):
                 waiting = len(watcher.client.outbox.message_history) + len(watcher.client.outbox.messages)
                 if waiting > BEHIND_MESSAGES:
                     watcher.behind = True
                 elif watcher.behind and waiting < CAUGHT_UP_MESSAGES:
                     watcher.behind = False
-                    if everything is None:
-                        everything = script("cards", {"cards": list(self._cards.values()), "whole": True})
-                    watcher.client.run_javascript(everything)
+                    mine = {"cards": watcher.of_mine(self._cards.values()), "whole": True}
+                    watcher.client.run_javascript(script("cards", mine))
 
 
 def as_sent(card: WardCard, now: float) -> dict[str, Any]:

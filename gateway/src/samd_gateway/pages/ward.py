@@ -34,7 +34,7 @@ class WardCards(Element, component="static/ward.js"):
     ) -> None:
         super().__init__()
         self._props["texts"] = view.t.part("ward")
-        self._props["cards"] = [card for card in cards if only is None or card["device"] == only]
+        self._props["cards"] = list(cards)
         self._props["actions"] = view.may("ward")
         self._props["only"] = only or ""
 

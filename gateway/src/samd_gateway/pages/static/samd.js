@@ -84,6 +84,14 @@ window.samd = (() => {
     for (const tell of ticks) tell(at);
   }
 
+  // times are made on the gateway in UTC, and shown in the zone of whoever reads
+  function times(root) {
+    for (const element of root.querySelectorAll?.("time[data-time]") ?? []) {
+      const text = clock(Number(element.dataset.time), { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+      if (element.textContent !== text) element.textContent = text;
+    }
+  }
+
   function remember(name, value) {
     const secure = location.protocol === "https:" ? "; Secure" : "";
     document.cookie = `samd_${name}=${value}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
@@ -195,6 +203,9 @@ window.samd = (() => {
   window.addEventListener("online", show);
   document.addEventListener("visibilitychange", show);
   setInterval(tick, 1000);
+  new MutationObserver((changes) => {
+    if (changes.some((change) => change.addedNodes.length)) times(document);
+  }).observe(document.documentElement, { childList: true, subtree: true });
 
   return {
     t,
