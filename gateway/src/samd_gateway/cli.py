@@ -34,6 +34,7 @@ def _broker(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     from samd_gateway import __version__, serve
+    from samd_gateway.flood import Allowance
     from samd_gateway.gateway import Settings
     from samd_gateway.states import Policy
     from samd_gateway.web import Web
@@ -41,6 +42,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     try:
         policy = Policy(stale_after=arguments.stale_after, offline_after=arguments.offline_after)
+        allowance = Allowance(rate=arguments.device_rate, burst=arguments.device_burst)
     except ValueError as error:
         raise UsageError(str(error)) from error
     settings = Settings(
@@ -58,6 +60,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         database_url=os.environ.get("SAMD_DATABASE_URL") or None,
         database_password_file=os.environ.get("SAMD_DATABASE_PASSWORD_FILE") or None,
         policy=policy,
+        allowance=allowance,
         grace_s=arguments.admission_grace,
         share=arguments.share,
     )
@@ -206,6 +209,22 @@ def parser() -> argparse.ArgumentParser:
         default=10.0,
         metavar="N",
         help="heartbeat intervals of silence until it is offline (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--device-rate",
+        type=float,
+        default=100.0,
+        metavar="N",
+        help="messages a second that one device may send in the long run; the history of one that sends more "
+        "is thinned (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--device-burst",
+        type=float,
+        default=20_000.0,
+        metavar="N",
+        help="messages that one device may send at once, as after a day without network "
+        "(default: %(default)s)",
     )
     serve.add_argument(
         "--admission-grace",

@@ -22,7 +22,7 @@ from samd_gateway.states import Deaf, DeviceState, Policy, derive, next_change, 
 STATUSES = ("online", "stale", "offline", "unknown")
 STEP_S = 1.0
 """By how much this machine's clock may go back before it counts as set back."""
-MARGIN_S = 30.0
+MARGIN_S = 10.0
 """How far the clocks of gateways on one database may lie apart, with the time that a write takes."""
 COLUMNS = tuple(schema.devices.columns.keys())
 
@@ -228,7 +228,8 @@ class Roster:
             known.last_heard = at
             if known.first_heard is None:
                 known.first_heard = at
-            if known.state.code != "online" or known.online_since != before:
+            steady = known.state.state == "online" and known.state.code != "late"
+            if not steady or known.online_since != before:
                 self._derive(known, self._now())
         known.unwritten = True
         self._unwritten[known.name] = known
