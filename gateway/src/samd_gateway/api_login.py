@@ -45,13 +45,22 @@ async def read_form(request: Request) -> dict[str, str] | None:
         return None
 
 
+Show = Callable[[LoginForm, Request], str]
+"""Draws the login page for a request, which says in which language."""
+
+
+def plain(form: LoginForm, _request: Request) -> str:
+    """The form of a gateway that serves no other pages."""
+    return render(form)
+
+
 class LoginPages:
     """Shows the form, again and again with what was wrong, each with a token of its own."""
 
     def __init__(
         self,
         gateway: Gateway,
-        show: Callable[[LoginForm], str] = render,
+        show: Show,
         single_sign_on: str | None = None,
     ) -> None:
         self._access = gateway.access
@@ -79,7 +88,7 @@ class LoginPages:
             name=name,
             single_sign_on=self._single_sign_on,
         )
-        response = HTMLResponse(self._show(form), status)
+        response = HTMLResponse(self._show(form, request), status)
         response.headers["content-security-policy"] = headers.FORM
         cookies.put(response, request.scope, "form", nonce, max_age=cookies.LOGIN_FORM_S)
         if wait_s:

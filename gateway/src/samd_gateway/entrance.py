@@ -1,12 +1,10 @@
 """The ways in: the login page with its look, and single sign-on where it is configured."""
 
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
 from samd_gateway import api_login
-from samd_gateway.access.login_page import LoginForm, render
 from samd_gateway.gateway import Gateway
 from samd_gateway.web import Web
 
@@ -20,8 +18,19 @@ def names(web: Web) -> tuple[str, ...]:
     return (*web.hostnames, urlsplit(oidc.read_config(web.oidc).public_url).hostname or "")
 
 
-def install(app: FastAPI, gateway: Gateway, web: Web, *, show: Callable[[LoginForm], str] = render) -> None:
-    """Add the routes below /login, and /logout. `show` is the look of the login page."""
+def look(web: Web) -> api_login.Show:
+    """How the login page looks: like the other pages, where they are served."""
+    if not web.pages:
+        return api_login.plain
+    from samd_gateway.pages.login import LoginLook
+    from samd_gateway.pages.texts import Catalogue
+
+    return LoginLook(Catalogue())
+
+
+def install(app: FastAPI, gateway: Gateway, web: Web) -> None:
+    """Add the routes below /login, and /logout."""
+    show = look(web)
     if web.oidc is None:
         app.include_router(api_login.router(gateway, api_login.LoginPages(gateway, show)))
         return
