@@ -88,6 +88,7 @@ class Process:
         try:
             word, address = self.lines.get(timeout=30.0).split()
         except queue.Empty:
+            self.end(signal.SIGKILL)
             raise AssertionError(f"not ready: {''.join(self.errors)}") from None
         assert word == "ready"
         return address
