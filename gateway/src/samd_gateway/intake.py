@@ -19,6 +19,7 @@ SERVER_KINDS = {
 }
 
 _LARGEST = 2**63 - 1
+_NO_END = 253_402_300_799.0  # 9999-12-31T23:59:59Z: how a certificate says that it has no end (RFC 5280)
 _LAST_MOMENT = 253_402_214_400.0  # a day before the year 10000, whatever the time zone
 
 
@@ -100,8 +101,8 @@ def _check_times(message: envelope.Envelope) -> None:
                 times.append(assessment.deterioration.asked_at)
         case messages.Alert() as alert:
             times.append(alert.observed_at)
-        case messages.Heartbeat() as heartbeat:
-            times.append(heartbeat.certificate_expires_at)
+        case messages.Heartbeat(certificate_expires_at=datetime() as end) if end.timestamp() > _NO_END:
+            raise MessageError("range", "a certificate that ends after the year 9999")
         case messages.Training() as training:
             times.append(training.first_step_at)
         case _:
