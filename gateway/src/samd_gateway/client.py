@@ -3,7 +3,8 @@
 import json
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -79,8 +80,11 @@ class Client:
     def get(self, path: str, **query: str | int | bool | list[str]) -> dict[str, Any]:
         return self._call("GET", path, params=query)
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        return self._call("POST", path, json=body)
+    def post(
+        self, path: str, body: dict[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
+        return self._call("POST", path, json=body, timeout=timeout)
 
     def put(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._call("PUT", path, json=body)
@@ -106,6 +110,28 @@ class Client:
                 f"{self.url} is no gateway of this project; give its address by --gateway"
             ) from error
         return answer
+
+    @contextmanager
+    def download(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, *, wait_s: float = 60.0
+    ) -> Iterator[httpx.Response]:
+        """An answer that is read in pieces, each within `wait_s`. Raises GatewayError also while it is read:
+        an answer that breaks off is none."""
+        try:
+            timeout = httpx.Timeout(10.0, read=wait_s)
+            with self._http.stream(method, path, params=query, timeout=timeout) as response:
+                if response.is_error:
+                    response.read()
+                self._check(response)
+                yield response
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def upload(self, path: str, content: Iterable[bytes], *, wait_s: float) -> dict[str, Any]:
+        """Send a file in pieces; its answer comes within `wait_s` of the last one."""
+        timeout = httpx.Timeout(60.0, read=wait_s)
+        headers = {"content-type": "application/gzip"}
+        return self._call("POST", path, content=content, headers=headers, timeout=timeout)
 
     def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(name, data) of each event, until the gateway ends the stream."""

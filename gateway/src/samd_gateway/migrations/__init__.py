@@ -20,6 +20,11 @@ WAIT_S = 600
 _LOCK = 0x73616D64  # of PostgreSQL's advisory locks: "samd"
 
 
+def knows(revision: str) -> bool:
+    """Whether this program can bring a database of that revision up to date; they are counted up."""
+    return len(revision) == len(HEAD) and revision.isdigit() and FIRST <= revision <= HEAD
+
+
 def revision(connection: Connection) -> str | None:
     """The revision of a database; None for one without tables. Raises UsageError for tables of no release."""
     tables = inspect(connection)

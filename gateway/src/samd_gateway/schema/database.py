@@ -146,8 +146,10 @@ def _postgresql(url: URL) -> Engine:
     return engine
 
 
-def _engine(url: str, password_file: str | None) -> Engine:
-    parsed = make_url(url)
+def engine_of(url: str | None, folder: Path, password_file: str | None) -> Engine:
+    """The engine of a URL, or of the SQLite file in `folder`; nothing is opened yet. Raises UsageError, and
+    what SQLAlchemy raises for a URL that is none."""
+    parsed = make_url(f"sqlite:///{folder / FILE}" if url is None else url)
     if parsed.password is not None:
         raise UsageError(
             "SAMD_DATABASE_URL: a password does not belong into the URL; write it into a file of mode 600 "
@@ -180,6 +182,17 @@ def copy_sqlite(source: sqlite3.Connection, target: Path) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_sqlite(path: Path) -> None:
+    """Raises UsageError for a file that is no sound database."""
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except sqlite3.Error as error:
+        found = str(error)
+    if found != "ok":
+        raise UsageError(f"{path.name}: the database in it is damaged ({found}); use another backup")
 
 
 def _keep_copy(engine: Engine, revision: str) -> None:
@@ -227,11 +240,9 @@ def open_database(url: str | None, folder: Path, *, password_file: str | None = 
     Raises UsageError for a URL that is none, a database that cannot be reached, or one of a newer program.
     """
     if url is None:
-        path = folder / FILE
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        url = f"sqlite:///{path}"
+        os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o600))
     try:
-        engine = _engine(url, password_file)
+        engine = engine_of(url, folder, password_file)
         if not _up_to_date(engine):
             _bring_up_to_date(engine)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
