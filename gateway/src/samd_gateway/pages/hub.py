@@ -222,10 +222,7 @@ class Hub:
 
     def _build(self, names: Collection[str] | None) -> list[dict[str, Any]]:
         ward, now = self._gateway.ward, self._gateway.now()
-        if names is None:
-            cards = ward.cards()
-        else:
-            cards = [card for name in names if (card := ward.card(name)) is not None]
+        cards = ward.cards() if names is None else ward.some(list(names))
         return [as_sent(card, now) for card in cards]
 
     def _tell(self, changes: list[dict[str, Any]], gone: list[str]) -> None:

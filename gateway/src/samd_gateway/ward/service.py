@@ -84,6 +84,15 @@ class Ward:
                 beds = [bed for bed in beds if (bed.admission or {}).get("ward") == ward]
             return [self._cards.card(connection, bed, now) for bed in beds[:limit]], len(beds)
 
+    def some(self, devices: Sequence[str]) -> list[WardCard]:
+        """The cards of these devices, as far as patients are on them."""
+        now, states = self._now(), self._states()
+        with self._database.read() as connection:
+            beds = self._cards.beds(
+                connection, now, states=states, limits=self._limits(connection), devices=devices
+            )
+            return [self._cards.card(connection, bed, now) for bed in beds]
+
     def card(self, device: str) -> WardCard:
         """The card of one device. Raises NotFoundError where no patient is."""
         now, states = self._now(), self._states()
