@@ -194,6 +194,7 @@ def pair(
 
 
 COUNT = 4000
+ASSESSMENTS = 'samd_gateway_messages_total{kind="assessment"}'
 
 
 def test_nothing_is_lost_when_one_of_two_is_killed(pair: Pair, peers: Callable) -> None:
@@ -209,6 +210,7 @@ def test_nothing_is_lost_when_one_of_two_is_killed(pair: Pair, peers: Callable) 
             infos.append(device.publish(topics.up(device.name, "assessment"), envelope.encode(sealed)))
             sent[device.name] = sealed.seq
         if index == COUNT // 24:
+            until(lambda: pair.one.metric(ASSESSMENTS) > 50, what="the first one takes its share")
             pair.one.end(9)
     for info in infos:
         info.wait_for_publish(30.0)
@@ -222,7 +224,7 @@ def test_nothing_is_lost_when_one_of_two_is_killed(pair: Pair, peers: Callable) 
     newest = select(latest.c.device, latest.c.seq).where(latest.c.kind == "assessment")
     assert dict(tuple(row) for row in pair.query(newest)) == sent
     assert pair.leader() == "two"
-    shares = pair.two.metric('samd_gateway_messages_total{kind="assessment"}')
+    shares = pair.two.metric(ASSESSMENTS)
     assert COUNT * 0.5 < shares < COUNT, "the first one had its share"
     states = {each["name"]: each["state"] for each in pair.two.get("/api/devices")["devices"]}
     assert states == {device.name: "online" for device in devices}
@@ -259,7 +261,7 @@ def test_messages_are_divided_and_each_gateway_shows_them_all(pair: Pair, peers:
             device.assess(total)
         for task in tasks:
             task.result(20.0)
-    counts = [gateway.metric('samd_gateway_messages_total{kind="assessment"}') for gateway in pair.both]
+    counts = [gateway.metric(ASSESSMENTS) for gateway in pair.both]
     assert sum(counts) == 19
     assert all(count > 0 for count in counts), "each took its share"
     assert all(seen[name][-1] == 19 for name in seen), "and the pages of both showed the last"
@@ -291,8 +293,8 @@ def test_two_gateways_that_are_asked_at_once_start_one_run(pair: Pair, peers: Ca
         assert (order.action, order.run, order.devices) == ("start", run, ["bed-01"])
         server.status(run, "done", round=1, rounds=1)
         for gateway in pair.both:
-            until(lambda gateway=gateway: gateway.run(run)["state"] == "done")
-        until(lambda: device.told_to_stop(run))
+            until(lambda gateway=gateway, run=run: gateway.run(run)["state"] == "done")
+        until(lambda run=run: device.told_to_stop(run))
     assert server.orders.empty(), "and each was handed over once"
 
 
