@@ -11,8 +11,10 @@ from typing import Any
 from samd_gateway import device_commands, run_commands
 from samd_gateway.commands import (
     Parents,
+    alerts,
     audit,
     backups,
+    channels,
     connected,
     data,
     fleet,
@@ -21,6 +23,7 @@ from samd_gateway.commands import (
     schedules,
     tokens,
     users,
+    ward,
 )
 from samd_gateway.errors import GatewayError, UsageError
 from samd_protocol.errors import ProtocolError
@@ -104,7 +107,20 @@ def _add_clients(commands: Any) -> None:
     plain.add_argument("--json", action="store_true", help="print JSON")
 
     parents = Parents(gateway=gateway, plain=plain)
-    for part in (fleet, gateways, models, schedules, users, tokens, audit, data, backups):
+    for part in (
+        fleet,
+        ward,
+        alerts,
+        channels,
+        gateways,
+        models,
+        schedules,
+        users,
+        tokens,
+        audit,
+        data,
+        backups,
+    ):
         part.add(commands, parents)
 
     runs = commands.add_parser("runs", help="start, watch, list and stop federated trainings")
