@@ -56,6 +56,7 @@ def router(gateway: Gateway) -> APIRouter:
     )
     def back_up(actor: Annotated[Actor, Depends(needs("settings"))]) -> FileResponse:
         """Database, models and settings as of this moment, in one archive; for an admin alone."""
+        actor.need("users")  # it holds what all of them sign in by
         begin()
         try:
             now = gateway.now()
@@ -103,6 +104,7 @@ def router(gateway: Gateway) -> APIRouter:
     )
     async def put_back(request: Request, actor: Annotated[Actor, Depends(needs("settings"))]) -> RestoreOut:
         """Check a backup, then start anew with it; what was here before is kept beside it. For an admin."""
+        actor.need("users")  # whoever puts users back may be any of them
         restart = gateway.restart
         if restart is None:
             raise UsageError("this gateway cannot start itself anew; stop it, then restore with --data")
