@@ -26,6 +26,8 @@ BATCH_S = 0.1
 BEAT_S = 1.0
 WHOLE_S = 15.0
 """So often every card is read anew, whatever the events said: time alone makes figures old."""
+MOST_CARDS = 400
+"""Of a larger ward the patients who need somebody most; the page says of how many."""
 BEHIND_MESSAGES, CAUGHT_UP_MESSAGES = 120, 20
 """A browser that has not confirmed so many messages is sent no cards until it has; then it gets them all."""
 CARD_EVENTS = frozenset({"device", "assessment", "alert", "ward"})
@@ -63,6 +65,7 @@ class Hub:
         self._reading = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self.problem: str | None = None
+        self.total = 0
 
     def start(self) -> None:
         self._tasks = [
@@ -222,13 +225,16 @@ class Hub:
 
     def _build(self, names: Collection[str] | None) -> list[dict[str, Any]]:
         ward, now = self._gateway.ward, self._gateway.now()
-        cards = ward.cards() if names is None else ward.some(list(names))
+        if names is None:
+            cards, self.total = ward.page(limit=MOST_CARDS)
+        else:
+            cards = ward.some(list(names))
         return [as_sent(card, now) for card in cards]
 
     def _tell(self, changes: list[dict[str, Any]], gone: list[str]) -> None:
         if not changes and not gone:
             return
-        code = script("cards", {"cards": changes, "gone": gone})
+        code = script("cards", {"cards": changes, "gone": gone, "total": self.total})
         touched = {*gone, *(change["device"] for change in changes)}
         for watcher in list(self._watchers.values()):
             if watcher.behind:

@@ -35,6 +35,7 @@ class WardCards(Element, component="static/ward.js"):
         super().__init__()
         self._props["texts"] = view.t.part("ward")
         self._props["cards"] = list(cards)
+        self._props["total"] = view.site.hub.total
         self._props["actions"] = view.may("ward")
         self._props["only"] = only or ""
 

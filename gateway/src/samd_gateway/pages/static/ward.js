@@ -111,11 +111,12 @@ export default {
       </article>
     </li>
   </ol>
+  <p v-if="!only && of > all.length" class="ward-more">{{ t('ward.of', { n: all.length, total: of }) }}</p>
   <p v-if="hidden" class="ward-more"><button type="button" class="samd-button" @click="most += 60">{{ t('ward.more', { n: hidden }) }}</button></p>
   <p class="visually-hidden" role="status">{{ spoken }}</p>
 </div>`,
 
-  props: { texts: Object, cards: Array, actions: Boolean, only: String },
+  props: { texts: Object, cards: Array, total: Number, actions: Boolean, only: String },
 
   data() {
     const asked = new URLSearchParams(location.search);
@@ -129,6 +130,7 @@ export default {
       modes: MODES,
       names: CLASSES,
       most: FIRST,
+      of: this.total,
       spoken: "",
     };
   },
@@ -212,6 +214,7 @@ export default {
       return samd.age(seconds);
     },
     take(message) {
+      if (message?.total !== undefined) this.of = message.total;
       const names = message && !message.whole ? message.cards.map((card) => card.device) : [...this.store.keys()];
       for (const name of names) this.built.set(name, this.build(this.store.get(name)));
       for (const name of this.built.keys()) if (!this.store.has(name)) this.built.delete(name);
