@@ -17,7 +17,8 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
     "admin": frozenset(get_args(Permission)),
 }
 """`ward`: acknowledge, pause, escalate, observe, correct, admit, discharge. `fleet`: commands, tags, bulk
-actions. `models`: upload, release, roll back. A token's scopes are permissions too, and narrow its user's; whatever is read needs `read` as well."""
+actions. `models`: upload, release, roll back. A token's scopes are permissions too, and narrow its user's;
+whatever is read needs `read` as well."""
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
