@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from samd_gateway import settings
 from samd_gateway.access.actor import Actor
@@ -23,6 +23,7 @@ from samd_gateway.alerts.desk import AT_ONCE
 from samd_gateway.alerts.rules import LADDER, SILENCE, Ladder, Silence
 from samd_gateway.errors import NotFoundError, UsageError
 from samd_gateway.gateway import Gateway
+from samd_gateway.moments import Moment
 from samd_gateway.problems import documented
 
 Reader = Annotated[Actor, Depends(needs("read"))]
@@ -54,7 +55,7 @@ class PauseRequest(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"for_s": 1800, "reason": "in theatre"}]}
     )
 
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     for_s: float | None = Field(None, ge=60, le=86_400)
     reason: Words
 

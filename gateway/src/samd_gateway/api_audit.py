@@ -1,6 +1,5 @@
 """The audit over HTTP: who changed what."""
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -10,6 +9,7 @@ from samd_gateway.access.actor import Actor
 from samd_gateway.access.answers import AuditOut, entry_out
 from samd_gateway.access.http import needs
 from samd_gateway.gateway import Gateway
+from samd_gateway.moments import Moment
 from samd_gateway.problems import documented
 
 Text = Annotated[str | None, Query(min_length=1, max_length=160, pattern=r"^[^\x00]*$")]
@@ -30,8 +30,8 @@ def router(gateway: Gateway) -> APIRouter:
         target: Annotated[
             Text, Query(description="`device/bed-01`, or `device` for all devices", examples=["device"])
         ] = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
         before: Annotated[int | None, Query(ge=1, le=2**62, description="`next` of the page before")] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> AuditOut:

@@ -13,6 +13,7 @@ from samd_gateway.access import audit
 from samd_gateway.access.actor import Actor
 from samd_gateway.access.http import needs
 from samd_gateway.gateway import Gateway
+from samd_gateway.moments import Moment
 from samd_gateway.problems import documented
 
 Chosen = Annotated[
@@ -20,11 +21,11 @@ Chosen = Annotated[
     Query(alias="format", description="CSV, JSON lines, or FHIR R4 Observations as JSON lines"),
 ]
 Since = Annotated[
-    datetime | None,
+    Moment | None,
     Query(description="Received from then on", examples=["2026-01-01T00:00:00Z"]),
 ]
 Until = Annotated[
-    datetime | None,
+    Moment | None,
     Query(description="Received until then; default: now", examples=["2026-02-01T00:00:00Z"]),
 ]
 Device = Annotated[

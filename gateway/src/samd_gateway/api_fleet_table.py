@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from samd_gateway.access.actor import Actor
 from samd_gateway.access.http import needs
@@ -63,7 +63,7 @@ class ViewRequest(BaseModel):
 
     name: str = Field(min_length=1, max_length=120)
     query: dict[str, Any] = Field(description="As the parameters of GET /api/fleet")
-    shared: bool = Field(False, description="For everybody; needs the permission 'fleet'")
+    shared: StrictBool = Field(False, description="For everybody; needs the permission 'fleet'")
 
 
 def bulk_schema() -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from samd_gateway.access.actor import Actor
 from samd_gateway.access.http import needs
@@ -49,7 +49,7 @@ class ScheduleRequest(BaseModel):
         default_factory=lambda: RunRequest.model_validate({}), description="As for POST /api/runs"
     )
     tag: Tag | None = Field(None, description="Ask only devices with this tag, in place of run.devices")
-    enabled: bool = True
+    enabled: StrictBool = True
 
 
 class ScheduleChange(BaseModel):
@@ -63,7 +63,7 @@ class ScheduleChange(BaseModel):
     quiet: Spans | None = None
     run: RunRequest | None = None
     tag: Tag | None = Field(None, description="null for no tag")
-    enabled: bool | None = None
+    enabled: StrictBool | None = None
 
     def changes(self) -> dict[str, Any]:
         """Fields of `Wanted`. Raises UsageError."""

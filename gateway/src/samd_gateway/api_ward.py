@@ -4,11 +4,12 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from samd_gateway.access.actor import Actor
 from samd_gateway.access.http import needs
 from samd_gateway.gateway import Gateway
+from samd_gateway.moments import Moment
 from samd_gateway.problems import documented
 from samd_gateway.queries import at
 from samd_gateway.ward.answers import CommandOutcome, Timeline, WardCard, WardOut
@@ -56,7 +57,7 @@ class ObserveRequest(BaseModel):
 
     consciousness: Literal["A", "C", "V", "P", "U"] | None = None
     supplemental_oxygen: bool | None = None
-    observed_at: AwareDatetime | None = Field(None, description="Left out, now")
+    observed_at: Moment | None = Field(None, description="Left out, now")
 
 
 class CorrectRequest(BaseModel):
@@ -70,7 +71,7 @@ class CorrectRequest(BaseModel):
     field: str = Field(min_length=1, max_length=64)
     value: bool | float | str | None = Field(None, description="Left out, the value is only struck")
     reason: str = Field(min_length=1, max_length=500)
-    observed_at: AwareDatetime | None = Field(None, description="Of the wrong value; left out, the newest")
+    observed_at: Moment | None = Field(None, description="Of the wrong value; left out, the newest")
 
 
 def router(gateway: Gateway) -> APIRouter:
@@ -102,8 +103,8 @@ def router(gateway: Gateway) -> APIRouter:
         _actor: Reader,
         device: Device,
         *,
-        since: Annotated[AwareDatetime | None, Query(description="Left out, a day before `until`")] = None,
-        until: Annotated[AwareDatetime | None, Query(description="Left out, now")] = None,
+        since: Annotated[Moment | None, Query(description="Left out, a day before `until`")] = None,
+        until: Annotated[Moment | None, Query(description="Left out, now")] = None,
         points: Annotated[int, Query(ge=10, le=5000)] = 1000,
         admission: Annotated[str | None, Query(max_length=64, description="A former one")] = None,
     ) -> Timeline:

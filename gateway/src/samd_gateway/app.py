@@ -1,7 +1,5 @@
 """The HTTP application, composed from its parts."""
 
-from typing import Any
-
 from fastapi import FastAPI
 
 from samd_gateway import (
@@ -16,11 +14,13 @@ from samd_gateway import (
     api_fleet_table,
     api_gateways,
     api_models,
+    api_rest,
     api_runs,
     api_schedules,
     api_system,
     api_ward,
     entrance,
+    openapi,
     problems,
 )
 from samd_gateway.access.gate import Gate
@@ -68,19 +68,11 @@ def build(gateway: Gateway, web: Web | None = None) -> FastAPI:
     ):
         app.include_router(part.router(gateway))
 
+    api_rest.install(app)
     if web.pages:
         from samd_gateway import pages
 
         pages.install(app, gateway)
 
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        for described in (api_fleet.command_schema, api_fleet_table.bulk_schema):
-            _, components = described()
-            document["components"]["schemas"].update(components)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
+    openapi.install(app, [api_fleet.command_schema, api_fleet_table.bulk_schema])
     return app

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from samd_gateway.access.throttle import ThrottledError
 from samd_gateway.answers import Problem
+from samd_gateway.api_rest import allowed
 from samd_gateway.errors import (
     ConflictError,
     ForbiddenError,
@@ -104,6 +105,9 @@ def install(app: FastAPI) -> None:
             detail = f"nothing is served at {request.url.path}; /openapi.json lists what is"
         response = problem(error.status_code, detail)
         response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            # Starlette names the methods of the first route that has this path, and others have it too
+            response.headers["allow"] = ", ".join(allowed(app, request.url.path))
         return response
 
     @app.exception_handler(Exception)
