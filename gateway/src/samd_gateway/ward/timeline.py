@@ -61,10 +61,11 @@ class _Told(msgspec.Struct, frozen=True):
 
 
 class Scored(msgspec.Struct, frozen=True):
-    """An assessment with its time, in seconds since 1970."""
+    """An assessment with its time, in seconds since 1970, and its place among the device's messages."""
 
     at: float
     told: _Told
+    place: tuple[int, int] = (0, 0)
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,8 +154,8 @@ def _scored(connection: Connection, device: str, window: Window) -> list[Scored]
         told = decoder.decode(body)
         moment = min(told.observed_at.timestamp(), received_at)
         if window.since <= moment <= window.until:
-            found.append(Scored(moment, told))
-    found.sort(key=lambda each: each.at)
+            found.append(Scored(moment, told, (boot, seq)))
+    found.sort(key=lambda each: (each.at, each.place))
     return found
 
 
