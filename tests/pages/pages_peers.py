@@ -139,7 +139,7 @@ class Reader:
         """A page, once it is connected."""
         page = self.page(url)
         page.goto(url)
-        expect(page.locator("[data-live]")).to_have_text("Live")
+        expect(page.locator("[data-live]")).to_have_attribute("data-live", "live")
         return page
 
     def page(self, url: str) -> Page:

@@ -87,7 +87,7 @@ def _header(view: View) -> str:
         f'<nav aria-label="{escaped(t("shell.nav.label"))}">{links}</nav>'
         '<div class="samd-tools">'
         f'<span class="samd-live" role="status"><span class="dot" aria-hidden="true"></span>'
-        f"<span data-live>{escaped(t('shell.connecting'))}</span></span>"
+        f'<span data-live="connecting">{escaped(t("shell.connecting"))}</span></span>'
         f"{_choice(t('shell.language'), 'language', languages, t.language)}"
         f"{_choice(t('shell.theme'), 'theme', themes, view.theme)}"
         f'<button type="button" data-help aria-keyshortcuts="?" title="{escaped(t("shell.help.title"))}" '

@@ -4,6 +4,8 @@
 
 window.samd = (() => {
   const LOST_AFTER_MS = 4000;
+  const ASK_EVERY_MS = 3000;
+  const RELOAD_AFTER_MS = 20000;
   const config = JSON.parse(document.getElementById("samd-config").textContent);
   const texts = { ...config.texts };
   const cards = new Map();
@@ -12,6 +14,7 @@ window.samd = (() => {
   const keys = new Map();
   let base = config.now;
   let heardAt = performance.now();
+  let askedAt = 0;
   let beaten = false;
   let lost = false;
   let problem = null;
@@ -60,6 +63,7 @@ window.samd = (() => {
     const live = document.querySelector("[data-live]");
     if (!banner || !live) return;
     const word = lost ? "shell.lost_short" : beaten ? "shell.live" : "shell.connecting";
+    live.dataset.live = lost ? "lost" : beaten ? "live" : "connecting";
     if (live.textContent !== t(word)) live.textContent = t(word);
     const text = lost
       ? t("shell.lost", {
@@ -74,8 +78,24 @@ window.samd = (() => {
     banner.hidden = !text;
   }
 
+  // A session that has ended, or a gateway that was started anew, leaves nothing to go on with: load the page
+  // again, which leads to the login form where that is needed.
+  async function askWhy(silent) {
+    try {
+      const answer = await fetch("/api/me", { cache: "no-store" });
+      if (answer.status === 401 || (answer.ok && silent > RELOAD_AFTER_MS)) location.reload();
+    } catch {
+      // the gateway cannot be reached: the banner says so
+    }
+  }
+
   function tick() {
     show();
+    const silent = performance.now() - heardAt;
+    if (lost && performance.now() > askedAt + ASK_EVERY_MS) {
+      askedAt = performance.now();
+      askWhy(silent);
+    }
     const at = now();
     for (const element of document.querySelectorAll("[data-age]")) {
       const text = age(at - Number(element.dataset.age));
