@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 900.0
 """A run that could not begin for so long (no gateway, no broker) is not begun any more."""
+PATIENCE_S = 120.0
+"""So long it waits for devices and the server to come online: after a restart none is yet."""
 LOOK_S = 5.0
-AGAIN_S = 5.0
+AGAIN_S = 1.0
 
 table = schema.schedules
 
@@ -71,6 +73,7 @@ class Firing:
         self._leading = leading
         self._now = now
         self._look_s = look_s
+        self._tried: dict[tuple[str, float], float] = {}
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="schedules", daemon=True)
@@ -111,7 +114,10 @@ class Firing:
                 .order_by(table.c.next_at, table.c.id),
             )
         for row in due:
-            self._fire(row, now)
+            if self._fire(row, now):
+                break  # there is one run at a time: who was due first begins first
+        keys = {(row["id"], row["next_at"]) for row in due}
+        self._tried = {key: at for key, at in self._tried.items() if key in keys}
         with self._database.read() as connection:
             soonest = connection.scalar(
                 select(table.c.next_at)
@@ -119,15 +125,16 @@ class Firing:
                 .order_by(table.c.next_at)
             )
         wait_s = self._look_s if soonest is None else float(soonest) - self._now()
-        return min(wait_s, AGAIN_S)
+        return min(wait_s, AGAIN_S) if due else wait_s
 
-    def _fire(self, row: Mapping[str, Any], now: float) -> None:
+    def _fire(self, row: Mapping[str, Any], now: float) -> bool:
+        """Whether it waits."""
         late = now - row["next_at"] > GRACE_S
         if late:
             waited = row["last_outcome"] or ""
             why = waited if waited.startswith("waiting: ") else "no gateway was there to begin it"
             self._note(row, now, f"missed: {why.removeprefix('waiting: ')}")
-            return
+            return False
         spec = msgspec.json.decode(row["spec"], type=RunSpec)
 
         def claim(connection: Connection, run: str) -> None:
@@ -138,13 +145,21 @@ class Firing:
             actor = Actor(name=f"schedule:{row['id']}", role="operator", via="system")
             run = self._begin(spec, devices, actor, also=claim)
         except GoneError:
-            return
+            return False
         except UnavailableError as error:
             self._wait(row, str(error))
+            return True
+        except ConflictError as error:
+            first = self._tried.setdefault((row["id"], row["next_at"]), now)
+            if not error.extra and 0.0 <= now - first < PATIENCE_S:
+                self._wait(row, str(error))
+                return True
+            self._note(row, now, f"not started: {error}")
         except GatewayError as error:
             self._note(row, now, f"not started: {error}")
         else:
             log.info("schedule %s began %s", row["id"], run)
+        return False
 
     def _devices(self, row: Mapping[str, Any]) -> list[str] | None:
         if row["devices"] is not None:
