@@ -1,5 +1,6 @@
 """Fixtures: a real broker, real gateways, peers that are closed again."""
 
+import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -61,13 +62,30 @@ def postgresql() -> Iterator[PostgreSQL]:
         server.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _whole_run_on_postgresql(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With SAMD_TEST_DATABASE=postgresql every gateway process gets a database there instead of a file."""
+    if os.environ.get("SAMD_TEST_DATABASE") != "postgresql":
+        yield
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    made: dict[Path, dict[str, str]] = {}
+
+    def environment(data: Path) -> dict[str, str]:
+        if data not in made:
+            made[data] = server.environment(server.create())
+        return made[data]
+
+    Gateway.elsewhere = staticmethod(environment)
+    yield
+    Gateway.elsewhere = None
+
+
 @pytest.fixture
 def make_gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     made: list[Gateway] = []
 
-    def make(
-        broker: str, *options: str, data: str = "gateway", env: dict[str, str] | None = None
-    ) -> Gateway:
+    def make(broker: str, *options: str, data: str = "gateway", env: dict[str, str] | None = None) -> Gateway:
         gateway = Gateway(broker, tmp_path / data, *options, env=env)
         made.append(gateway)
         return gateway
@@ -100,7 +118,7 @@ def name() -> str:
 @pytest.fixture(scope="session")
 def shared_gateway(broker_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway for tests that neither restart it nor count on being alone."""
-    gateway = Gateway(broker_url, tmp_path_factory.mktemp("shared") / "gateway")
+    gateway = Gateway(broker_url, tmp_path_factory.mktemp("shared") / "gateway", "--no-pages")
     yield gateway
     assert gateway.end() == 0
 
@@ -125,7 +143,7 @@ def enter() -> Iterator[Callable[..., Browser]]:
 @pytest.fixture(scope="session")
 def guarded(broker_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """A gateway with a user of each role, for tests that leave these as they are."""
-    gateway = Gateway(broker_url, tmp_path_factory.mktemp("guarded") / "gateway")
+    gateway = Gateway(broker_url, tmp_path_factory.mktemp("guarded") / "gateway", "--no-pages")
     admin = add_users(gateway)
     yield Guarded(gateway, admin)
     admin.http.close()

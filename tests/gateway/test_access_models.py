@@ -128,7 +128,7 @@ def test_token_files_that_are_not_safe(tmp_path: Path) -> None:
 def test_what_was_announced_before_there_were_users_is_fetched_after(
     broker_url: str, make_gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
-    gateway = make_gateway(broker_url)
+    gateway = make_gateway(broker_url, "--no-pages")
     release = released(gateway.url, bundle(1), None)
     assert release is not None
     first = {"name": "root", "role": "admin", "password": "some words in a row"}

@@ -310,7 +310,7 @@ def test_who_works_on_the_folder_is_named(tmp_path: Path, capsys: pytest.Capture
 def test_the_first_admin_by_a_gateway_that_runs(
     broker_url: str, make_gateway: Callable[..., Gateway], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gateway = make_gateway(broker_url)
+    gateway = make_gateway(broker_url, "--no-pages")
     password = tmp_path / "password"
     password.touch(mode=0o600)
     password.write_text(PASSWORD)

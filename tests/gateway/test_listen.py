@@ -158,7 +158,7 @@ def test_tls_beyond_loopback_and_a_command_with_a_token(
     token = tmp_path / "token"
     made = ["tokens", "add", "commands", "--user", "root", "--scope", "read", "--scope", "users"]
     assert main([*made, "--data", str(folder), "--out", str(token)]) == 0
-    options = ["--host", EVERYWHERE, "--port", "0", "--tls-cert", cert, "--tls-key", key]
+    options = ["--no-pages", "--host", EVERYWHERE, "--port", "0", "--tls-cert", cert, "--tls-key", key]
     process = Process("serve", "--broker", broker_url, "--data", str(folder), *options)
     try:
         address = process.ready()
@@ -202,7 +202,7 @@ def test_behind_a_proxy(
     broker_url: str, make_gateway: Callable[..., Gateway], tmp_path: Path, enter: Callable
 ) -> None:
     add_root(tmp_path / "gateway", tmp_path)
-    options = ("--behind-proxy", "127.0.0.1", "--hostname", "ward.example")
+    options = ("--no-pages", "--behind-proxy", "127.0.0.1", "--hostname", "ward.example")
     gateway = make_gateway(broker_url, *options)
     said = {"x-forwarded-for": "203.0.113.9", "x-forwarded-proto": "https", "host": "ward.example"}
 
@@ -242,7 +242,7 @@ def test_only_the_proxy_is_believed(
     broker_url: str, make_gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     add_root(tmp_path / "gateway", tmp_path)
-    gateway = make_gateway(broker_url, "--behind-proxy", "10.11.12.13")
+    gateway = make_gateway(broker_url, "--no-pages", "--behind-proxy", "10.11.12.13")
     said = {"x-forwarded-for": "203.0.113.9", "x-forwarded-proto": "https"}
     answer = gateway.http.get("/healthz", headers=said)
     assert answer.status_code == 403

@@ -67,7 +67,7 @@ def gateway(
     url = f"http://127.0.0.1:{port}"
     provider.redirect_uris.add(f"{url}/login/oidc/callback")
     config = described(folder, provider.issuer, url)
-    made = Gateway(broker_url, data, "--port", str(port), "--oidc", str(config))
+    made = Gateway(broker_url, data, "--no-pages", "--port", str(port), "--oidc", str(config))
     yield made
     assert made.end() == 0
 

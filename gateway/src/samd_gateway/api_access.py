@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
+import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
+from samd_gateway import settings
 from samd_gateway.access import sessions, tokens, users
 from samd_gateway.access.actor import PERMISSIONS, Actor, Permission, Role
 from samd_gateway.access.answers import (
@@ -12,6 +14,7 @@ from samd_gateway.access.answers import (
     MeOut,
     NewTokenOut,
     RolesOut,
+    SessionLimitsBody,
     SessionOut,
     SessionsOut,
     TokenOut,
@@ -54,8 +57,8 @@ class UserChange(_Request):
     """What is left out stays."""
 
     role: Role | None = Field(None, examples=["operator"])
-    display: Line | None = None
-    disabled: bool | None = Field(None, description="Ends sessions and tokens at once")
+    display: Line | None = Field(None, examples=["N. Kim"])
+    disabled: StrictBool | None = Field(None, examples=[True], description="Ends sessions and tokens at once")
 
 
 class NewPassword(_Request):
@@ -70,9 +73,9 @@ class OwnPassword(_Request):
 class OwnChange(_Request):
     """What is left out stays."""
 
-    display: Line | None = None
-    locale: Literal["en", "ko"] | None = None
-    theme: Literal["light", "dark", "auto"] | None = None
+    display: Line | None = Field(None, examples=["N. Kim"])
+    locale: Literal["en", "ko"] | None = Field(None, examples=["ko"])
+    theme: Literal["light", "dark", "auto"] | None = Field(None, examples=["dark"])
 
 
 class NewToken(_Request):
@@ -260,6 +263,24 @@ def router(gateway: Gateway) -> APIRouter:
     ) -> EndedOut:
         """End one of one's own sessions, or with the permission `users` anybody's."""
         return EndedOut(ended=access.end_session(actor, session))
+
+    @api.get("/settings/sessions", responses=documented(401, 403, 503))
+    def session_limits(_actor: Annotated[Actor, Depends(needs("read"))]) -> SessionLimitsBody:
+        """How long sessions last."""
+        with gateway.database.read() as connection:
+            return SessionLimitsBody(**msgspec.structs.asdict(access.limits(connection)))
+
+    @api.put("/settings/sessions", responses=documented(401, 403, 422, 503))
+    def set_session_limits(
+        wanted: SessionLimitsBody, actor: Annotated[Actor, Depends(needs("settings"))]
+    ) -> SessionLimitsBody:
+        """Set how long sessions last. One that has begun keeps its end, and becomes idle by the new limit."""
+        limits = sessions.SessionLimits(**wanted.model_dump())
+        with access.changing() as connection:
+            settings.put(
+                connection, "sessions", limits, sessions.SessionLimits(), actor=actor, now=gateway.now()
+            )
+        return wanted
 
     return api
 

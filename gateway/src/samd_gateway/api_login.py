@@ -138,6 +138,8 @@ def router(gateway: Gateway, pages: LoginPages) -> APIRouter:
             return pages.page(request, next_, status=429, trouble="throttled", wait_s=error.wait_s, name=name)
         except SignInError:
             return pages.page(request, next_, status=401, trouble="wrong", name=name)
+        if (before := session_of(request)) is not None:  # nobody could use it any more
+            await run_in_threadpool(gateway.access.sign_out, before)
         response = RedirectResponse(next_, status_code=303)
         cookies.put_session(response, request.scope, signed_in.cookie, signed_in.known)
         cookies.drop(response, request.scope, "form")

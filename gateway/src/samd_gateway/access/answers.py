@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from samd_gateway.access.actor import Permission, Role, Via
 from samd_gateway.access.audit import Entry
@@ -94,6 +94,15 @@ class SessionOut(Answer):
 
 class SessionsOut(Answer):
     sessions: list[SessionOut]
+
+
+class SessionLimitsBody(Answer):
+    """How long a session lasts. A page that is merely open does nothing: a screen on a wall needs more."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"idle_s": 28_800.0}]})
+
+    idle_s: float = Field(8 * 3600.0, ge=300, le=90 * 86_400, description="Since its user last did something")
+    absolute_s: float = Field(24 * 3600.0, ge=300, le=90 * 86_400, description="Since the signing in")
 
 
 class EndedOut(Answer):

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,6 +43,10 @@ STRANGERS = {
 }
 _MODEL_FILE = re.compile(r"/api/models/[^/]+\.samd")
 _PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+MAX_BODY = 2**20
+TOO_LONG = f"a request's body has at most {MAX_BODY} bytes"
+FILES = re.compile(r"/api/models/[^/]+\.samd|/api/restore|/_nicegui/client/.*")
+"""What takes files, and bounds them itself."""
 SIGNED_OUT = 4401
 """Why a WebSocket is closed whose session has ended."""
 
@@ -87,7 +92,9 @@ class Gate:
             return
         state = scope.setdefault("state", {})
         state["actor"], state["session"] = actor, session
-        if http:
+        if http and _too_long(scope):
+            await problem(413, TOO_LONG)(scope, receive, secured)
+        elif http:
             await self._answer(scope, receive, secured, actor, session)
         else:
             await self._socket(scope, receive, send, session)
@@ -205,7 +212,7 @@ class Gate:
             await send(message)
 
         try:
-            await self.app(scope, receive, guarded)
+            await self.app(scope, limited(scope, receive), guarded)
         except* SignedOutError:
             with contextlib.suppress(RuntimeError):  # where a length was announced, the connection is cut
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -258,6 +265,29 @@ class Gate:
         except SQLAlchemyError:
             return True  # nothing says that it ended, and a ward's page is not to go dark with the database
         return self.access.open_to_all
+
+
+def _too_long(scope: Scope) -> bool:
+    """By what is announced of the body, before a byte of it is read."""
+    announced = Headers(scope=scope).get("content-length", "0")
+    return FILES.fullmatch(scope["path"]) is None and (not announced.isdigit() or int(announced) > MAX_BODY)
+
+
+def limited(scope: Scope, receive: Receive) -> Receive:
+    """The same for a body that comes in pieces of which nobody said how many."""
+    if FILES.fullmatch(scope["path"]) is not None:
+        return receive
+    received = 0
+
+    async def counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY:
+            raise HTTPException(413, TOO_LONG)
+        return message
+
+    return counted
 
 
 def _via(scope: Scope, found: Headers) -> Via:
