@@ -163,7 +163,12 @@ class Gateway:
         )
         self.models_control = ModelsControl(self.database, self.models, self.link, sealer, now=now)
         self.ward = Ward(
-            self.database, self.dispatch, states=self.states, labels=LabelsOf(self.models), now=now
+            self.database,
+            self.dispatch,
+            states=self.states,
+            labels=LabelsOf(self.models),
+            changed=self._ward_changed,
+            now=now,
         )
         self.alerting = Alerting(
             self.database,
@@ -311,6 +316,10 @@ class Gateway:
         status = [item.envelope.data for item in items if item.kind == "run.status"]
         for run in dict.fromkeys(getattr(data, "run", "") for data in status):
             self._run_changed(run)
+
+    def _ward_changed(self, devices: Sequence[str]) -> None:
+        for device in devices if self.events.listening else ():
+            self.events.publish(Event("ward", {"device": device}))
 
     def _alerts_changed(self, rows: Sequence[AlertRow]) -> None:
         for row in rows if self.events.listening else ():

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -239,6 +240,7 @@ def _place(bed: Bed) -> str:
     return str((bed.admission or {}).get("bed") or bed.device)
 
 
+@lru_cache(maxsize=20_000)
 def natural(text: str) -> list[tuple[int, int, str]]:
     """A key that puts bed 2 before bed 10."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in _DIGITS.split(text) if part]

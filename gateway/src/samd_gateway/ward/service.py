@@ -59,11 +59,14 @@ class Ward:
         *,
         states: Callable[[], Mapping[str, DeviceState]],
         labels: Callable[[int], Labels | None] = lambda version: None,
+        changed: Callable[[Sequence[str]], None] = lambda devices: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._dispatch = dispatch
         self._states = states
+        self._changed = changed
+        self._warm = False
         self._now = now
         self._trends = Trends()
         self._cards = Cards(self._trends, labels=labels)
@@ -289,17 +292,25 @@ class Ward:
                 told = item.envelope.data
                 at = min(told.observed_at.timestamp(), item.received_at)
                 self._trends.add(item.sender, at, told.news2.low, told.news2.high)
-        if any(item.kind == "result" for item in items):
+        answered = dict.fromkeys(item.sender for item in items if item.kind == "result")
+        if answered:
             with self._answered:
                 self._answered.notify_all()
+            self._changed(list(answered))
 
     def tend(self) -> None:
-        """Let go of admissions whose device has not answered in time."""
+        """Let go of admissions whose device has not answered in time. The first time, read the lines of the last
+        day, so that nobody who opens the page waits for them."""
+        if not self._warm:
+            self._warm = True
+            self.page()
         with self._database.read() as connection:
             pending = any(row["state"] == "pending" for row in admissions.open_ones(connection).values())
         if pending:
             with self._database.write() as connection:
-                admissions.give_up(connection, self._now() - LATE_S)
+                freed = admissions.give_up(connection, self._now() - LATE_S)
+            if freed:
+                self._changed(freed)
 
     # inside
 
@@ -335,7 +346,9 @@ class Ward:
 
         with self._database.read() as connection:
             self._known(connection, device)
-        return self._dispatch.send({device: body}, TTL_S, also=write)[device]
+        command = self._dispatch.send({device: body}, TTL_S, also=write)[device]
+        self._changed([device])
+        return command
 
     def _outcome(self, command: str) -> CommandOutcome:
         table = schema.commands
