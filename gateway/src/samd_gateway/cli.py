@@ -19,6 +19,7 @@ from samd_gateway.commands import (
     data,
     fleet,
     gateways,
+    grafana,
     models,
     mosquitto,
     schedules,
@@ -67,6 +68,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         allowance=allowance,
         grace_s=arguments.admission_grace,
         share=arguments.share,
+        home_assistant=arguments.home_assistant,
     )
     web = Web(
         host=arguments.host,
@@ -114,6 +116,7 @@ def _add_clients(commands: Any) -> None:
         alerts,
         channels,
         gateways,
+        grafana,
         models,
         mosquitto,
         schedules,
@@ -255,6 +258,11 @@ def parser() -> argparse.ArgumentParser:
         "--share",
         metavar="GROUP",
         help="divide the devices' messages among the gateways of this group, which share a database",
+    )
+    serve.add_argument(
+        "--home-assistant",
+        action="store_true",
+        help="tell Home Assistant, by MQTT discovery, how the devices do as machines; nothing of a patient",
     )
     _add_web(serve)
     serve.add_argument("--no-pages", action="store_true", help="serve the API alone, without the web pages")

@@ -27,6 +27,7 @@ from samd_gateway.fleet.service import Fleet
 from samd_gateway.flood import Allowance
 from samd_gateway.folder import folder_id, prepare_folder
 from samd_gateway.heirs import Heir, Heirs
+from samd_gateway.homeassistant import HomeAssistant
 from samd_gateway.ingest import Ingest
 from samd_gateway.link import MAX_PACKET_BYTES, Link
 from samd_gateway.metrics import Metrics
@@ -66,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowance: Allowance = Allowance()
     address: str | None = None
     share: str | None = None
+    home_assistant: bool = False
 
 
 def client_id_of(name: str, database: Database) -> str:
@@ -197,6 +199,14 @@ class Gateway:
         """End, and begin anew from the start of the program; where whoever runs this can do that."""
         self.retention = Keeper(self.database, leading=lambda: self.leading, now=now)
 
+        self.home_assistant = HomeAssistant(
+            self.database,
+            self.roster,
+            self.link.send,
+            version=settings.version,
+            leading=lambda: self.leading,
+            now=now,
+        )
         self.others = Others(self.database, self.roster, self._told, now=now)
         self.heirs = Heirs(
             self.database,
@@ -235,12 +245,15 @@ class Gateway:
             self.others.start()
         if self.settings.share is not None:
             self.heirs.start()
+        if self.settings.home_assistant:
+            self.home_assistant.start()
 
     def stop(self) -> None:
         self.events.close()
         self.firing.stop()
         self.alerting.stop()
         self.runs.stop()
+        self.home_assistant.stop()
         self.heirs.stop()
         self.others.stop()
         self.link.stop()
@@ -293,6 +306,7 @@ class Gateway:
         self.heirs.acknowledge(batch)
 
     def _leading_changed(self, leading: bool) -> None:
+        self.metrics.leading.set(int(leading))
         self.link.lead(leading=leading)
         self.watcher.look()
         self.runs.poke()

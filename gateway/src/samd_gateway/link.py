@@ -158,6 +158,12 @@ class Link:
             raise UnavailableError("the broker was lost at this moment; try again")
         return info
 
+    def send(self, topic: str, payload: bytes, *, retain: bool = False) -> mqtt.MQTTMessageInfo:
+        """Send what is no message of ours, such as what another program is told. As `publish`."""
+        if not self.connected:
+            raise UnavailableError(f"the broker cannot be reached ({self.problem})")
+        return self._client.publish(topic, payload, qos=1, retain=retain)
+
     def acknowledge(self, batch: Sequence[Received]) -> None:
         """Tell the broker that these are safe; those of a former connection it will send again."""
         with self._lock:

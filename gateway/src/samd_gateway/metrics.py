@@ -68,6 +68,11 @@ class Metrics:
         self.notifications_pending = Gauge(
             "samd_gateway_notifications_pending", "Notifications to deliver", registry=self.registry
         )
+        self.leading = Gauge(
+            "samd_gateway_leading",
+            "1 while this gateway does what one alone may do",
+            registry=self.registry,
+        )
         self.runs_active = Gauge("samd_gateway_runs_active", "Runs that go on", registry=self.registry)
         self.database_bytes = Gauge(
             "samd_gateway_database_bytes", "Size of the database", registry=self.registry
