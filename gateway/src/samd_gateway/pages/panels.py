@@ -83,7 +83,7 @@ def _rule_mark(card: WardCard, number: int, t: Texts) -> str:
 
 def because(reason: Because, t: Texts) -> str:
     """A reason in the reader's language; in English where its text is not known."""
-    if not t.has(reason.key):
+    if not t.has(reason.key) or (not reason.arguments and "{" in t(reason.key)):
         return reason.text
     values: dict[str, Any] = dict(reason.arguments)
     for name in ("severity", "possible"):
@@ -177,6 +177,11 @@ def _noticed(alert: AlertRow, t: Texts) -> str:
     return "<br>".join(parts) or escaped(t("ward.alert.waiting") if alert.state == "active" else "–")
 
 
+def summary(past: Timeline, t: Texts) -> str:
+    """What is above the table."""
+    return escaped(t("patient.table.title", n=min(len(past.points), ROWS)))
+
+
 def table(past: Timeline, t: Texts) -> str:
     """The plot as a table, the latest first."""
     names = ("time", "score", "rule", "model", "probability", "version")
@@ -185,8 +190,7 @@ def table(past: Timeline, t: Texts) -> str:
     lasting = escaped(t("patient.table.lasting"))
     gaps = "".join(f"<li>{moment(gap.since)} – {moment(gap.until) or lasting}</li>" for gap in past.gaps)
     listed = f"<h3>{escaped(t('patient.table.gaps'))}</h3><ul>{gaps}</ul>" if gaps else ""
-    summary = escaped(t("patient.table.title", n=len(rows)))
-    return f"<details><summary>{summary}</summary>{shown}{listed}</details>"
+    return shown + listed
 
 
 def table_of(heads: Sequence[str], rows: Iterable[Sequence[str]], *, label: str) -> str:

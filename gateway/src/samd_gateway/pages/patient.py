@@ -75,7 +75,10 @@ class Patient:
                     self._note = ui.html("", sanitize=False).classes("samd-note")
                     self._chart = ui.echart({}).style(f"height: {chart.HEIGHT_PX}px; width: 100%")
                     self._chart.props["role"] = "img"
-                    self._table = ui.html("", sanitize=False)
+                    # stands outside of what is drawn anew, so that it stays open while it is read
+                    with ui.element("details"):
+                        self._summary = ui.html("", sanitize=False, tag="summary")
+                        self._table = ui.html("", sanitize=False)
                 self._alerts = self._panel("patient.alerts.title")
 
     def _panel(self, title: str) -> ui.html:
@@ -148,6 +151,7 @@ class Patient:
         self._put(self._why, panels.why(card, t))
         self._put(self._note, panels.note(past, t))
         self._put(self._alerts, panels.alerts(past, t))
+        self._put(self._summary, panels.summary(past, t))
         self._put(self._table, panels.table(past, t))
         colours = chart.LIGHT if self._dark is False else chart.DARK
         self._chart.options.clear()
