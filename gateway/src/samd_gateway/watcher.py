@@ -7,6 +7,7 @@ one device and kind the newest alone is told, and a burst is told in portions th
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,8 +25,10 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
 PAUSE_S = 0.05
-PORTION = 100
+PORTION = 80
 """Events of each sort in one go; a reader's queue holds 256."""
+PATIENCE_S = 1.0
+"""How long a reader that is behind holds up what is told to all; then it loses its place."""
 TOLD = ("assessment", "training")
 GAUGES_S = 10.0
 
@@ -88,6 +91,9 @@ class Watcher:
                 self._look.wait(wait)
                 self._look.clear()
             self._stopping.wait(PAUSE_S)  # at most so many looks, however many messages arrive
+            until = time.monotonic() + PATIENCE_S
+            while self._events.crowded and time.monotonic() < until and not self._stopping.is_set():
+                self._stopping.wait(PAUSE_S)
 
     def _tell(self) -> bool:
         """One portion of everything; whether there is more."""
