@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from samd_gateway.access.actor import Actor
 from samd_gateway.access.http import needs
@@ -50,7 +50,7 @@ class ChannelRequest(BaseModel):
         "adds the score, the pseudonym and the place; `events` are of raised, escalated, step, resumed, "
         "acknowledged, paused, cleared"
     )
-    enabled: bool = True
+    enabled: StrictBool = True
     min_severity: int = Field(0, ge=0, le=3, description="Told of alerts of this severity or more")
     step: int = Field(0, ge=0, le=8, description="Of the ladder, from which on it is told")
 

@@ -29,6 +29,9 @@ class CommandRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ttl_s: float = 60.0
 
 
+EXAMPLE = {"body": {"type": "report"}, "ttl_s": 60.0}
+
+
 def command_schema() -> tuple[dict[str, Any], dict[str, Any]]:
     """The JSON schema of `CommandRequest`, and the components that it refers to."""
     (schema,), components = msgspec.json.schema_components(
@@ -89,7 +92,12 @@ def router(gateway: Gateway) -> APIRouter:
         return one(name)
 
     schema, _ = command_schema()
-    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    body = {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": EXAMPLE}},
+        }
+    }
 
     @api.post(
         "/devices/{name}/commands",

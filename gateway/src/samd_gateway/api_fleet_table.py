@@ -66,6 +66,9 @@ class ViewRequest(BaseModel):
     shared: StrictBool = Field(False, description="For everybody; needs the permission 'fleet'")
 
 
+EXAMPLE = {"action": {"type": "model.activate", "version": 3}, "devices": ["bed-01", "bed-02"]}
+
+
 def bulk_schema() -> tuple[dict[str, Any], dict[str, Any]]:
     """The JSON schema of `BulkRequest`, and the components that it refers to."""
     (schema,), components = msgspec.json.schema_components(
@@ -97,7 +100,12 @@ def router(gateway: Gateway) -> APIRouter:
     api = APIRouter(prefix="/api/fleet", tags=["fleet"])
     fleet = gateway.fleet
     schema, _ = bulk_schema()
-    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    body = {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": EXAMPLE}},
+        }
+    }
 
     @api.get("", responses=documented(422))
     def page(

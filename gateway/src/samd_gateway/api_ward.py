@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from samd_gateway.access.actor import Actor
 from samd_gateway.access.http import needs
@@ -36,7 +36,7 @@ class AdmitRequest(BaseModel):
     ward: str = Field("", max_length=64)
     spo2_scale: Literal[1, 2] = Field(1, description="By prescription")
     monitoring_interval_s: float | None = Field(None, ge=60, le=86_400)
-    consent_to_training: bool = False
+    consent_to_training: StrictBool = False
 
 
 class DischargeRequest(BaseModel):
@@ -44,7 +44,7 @@ class DischargeRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"keep": True}]})
 
-    keep: bool = True
+    keep: StrictBool = True
 
 
 class ObserveRequest(BaseModel):
@@ -56,7 +56,7 @@ class ObserveRequest(BaseModel):
     )
 
     consciousness: Literal["A", "C", "V", "P", "U"] | None = None
-    supplemental_oxygen: bool | None = None
+    supplemental_oxygen: StrictBool | None = None
     observed_at: Moment | None = Field(None, description="Left out, now")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from samd_gateway.problems import documented
+from samd_gateway.problems import MEDIA_TYPE, documented
 
 Described = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
 
@@ -28,10 +28,12 @@ def install(app: FastAPI, bodies: Sequence[Described]) -> None:
         for methods in document["paths"].values():
             for operation in methods.values():
                 for status, answer in common.items():
-                    # FastAPI documents a 422 of its own shape, which is never sent
                     given = operation["responses"].get(status, {}).get("content", {})
-                    if "application/problem+json" not in given and "content" not in given:
+                    # the 422 that FastAPI documents by itself is of another shape, and never sent
+                    if not given or (status == "422" and MEDIA_TYPE not in given):
                         operation["responses"][status] = answer
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
