@@ -86,6 +86,7 @@ class Coordinator:
         self._wake = threading.Event()
         self._telling = threading.Lock()
         self._asked: set[str] = set()
+        self._ending: tuple[str, float] | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="runs", daemon=True)
 
@@ -310,7 +311,9 @@ class Coordinator:
             return self._stopped(
                 row, now, "stopped by an operator; the server is offline and learns of it when it is back"
             )
-        until = row["stop_requested_at"] + STOP_WAIT_S
+        if self._ending is None or self._ending[0] != row["id"]:
+            self._ending = (row["id"], now)  # a gateway that was away could not hear the server
+        until = self._ending[1] + STOP_WAIT_S
         if now >= until:
             return self._stopped(row, now, "stopped by an operator; the server has not confirmed it")
         return float(until - now)
