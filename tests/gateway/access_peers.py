@@ -103,6 +103,10 @@ def database(folder: Path) -> Database:
 
 
 def access(folder: Path, clock: Clock) -> Access:
+    return on(database(folder), clock)
+
+
+def on(opened: Database, clock: Clock) -> Access:
     """With hashes that cost little: what they cost is not what is tested."""
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    return Access(database(folder), now=clock, passwords=Passwords(cheap))
+    return Access(opened, now=clock, passwords=Passwords(cheap))

@@ -1,15 +1,17 @@
 """Passwords, users, sessions, tokens and the slowing down, with a clock that the test sets."""
 
+import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from access_peers import PASSWORD, Clock
+from access_peers import PASSWORD, Clock, on
 from access_peers import access as make_access
 from argon2 import PasswordHasher
 from hypothesis import given
 from hypothesis import strategies as st
+from postgres import PostgreSQL
 from sqlalchemy import select
 
 from samd_gateway import schema, settings
@@ -18,6 +20,7 @@ from samd_gateway.access.actor import LOCAL, SYSTEM, Actor
 from samd_gateway.access.desk import Access, SignedIn
 from samd_gateway.access.keys import Signer, digest
 from samd_gateway.errors import ConflictError, ForbiddenError, NotFoundError, SignInError, UsageError
+from samd_gateway.schema import open_database
 
 
 @pytest.fixture
@@ -414,3 +417,30 @@ def test_who_may_what() -> None:
     with pytest.raises(ForbiddenError, match="needs the permission 'users'"):
         nurse.need("users")
     assert SYSTEM.may("users")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        test_many_attempts_at_once_get_no_more_tries,
+        test_a_session_lives_and_ends,
+        test_a_token_opens_what_its_scopes_say,
+        test_guessing_is_slowed_down_by_address,
+        test_the_last_admin_stays,
+        test_two_gateways_count_together,
+    ],
+)
+def test_the_same_on_postgresql(
+    postgresql: PostgreSQL, tmp_path: Path, clock: Clock, case: Callable[..., None]
+) -> None:
+    database = open_database(postgresql.create(), tmp_path, password_file=str(postgresql.password_file))
+    made = on(database, clock)
+    try:
+        kept = made.hash_new(PASSWORD, "root")
+        with made.changing() as connection:
+            users.add(connection, LOCAL, "root", "admin", password_hash=kept, now=clock())
+        root = Actor(name="root", role="admin", via="page")
+        given = {"access": made, "root": root, "clock": clock}
+        case(**{name: given[name] for name in inspect.signature(case).parameters})
+    finally:
+        database.close()

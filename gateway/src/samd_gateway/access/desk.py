@@ -25,6 +25,8 @@ from samd_gateway.schema import Database
 
 FRESH_S = 1.0
 MAX_REMEMBERED = 4096
+COUNT_TRIES = 5
+"""An attempt that is not counted is not made; another gateway may begin the same count meanwhile."""
 KNOWN_FOR_S = 180 * 86_400.0
 WRONG = "name or password is not right, or the user is disabled"
 
@@ -61,15 +63,19 @@ class Access:
     @property
     def open_to_all(self) -> bool:
         """Whether no user is set up, so that whoever is on this machine may do everything."""
-        if self._users:
-            return False  # users are disabled, never removed: once closed it stays so
-        now = self.now()
-        if not 0.0 <= now - self._users_at < FRESH_S:
-            # a database that is away changes nothing: what was true stays so until it says otherwise
+        if not self.settled:
+            # those who ask meanwhile go by what was true a second ago: a database that is away may let one
+            # wait, not all, and what was true stays so until it says otherwise
+            self._users_at = self.now()
             with suppress(SQLAlchemyError), self.database.read() as connection:
                 self._users = users.any_at_all(connection)
-                self._users_at = now
         return not self._users
+
+    @property
+    def settled(self) -> bool:
+        """Whether `open_to_all` answers without the database. Users are disabled, never removed: once the
+        gateway is closed it stays so."""
+        return self._users or 0.0 <= self.now() - self._users_at < FRESH_S
 
     def session(self, cookie: str) -> Session | None:
         """The session of a cookie, if it is valid now."""
@@ -196,17 +202,10 @@ class Access:
         now = self.now()
         by_user = throttle.user_key(name, self._known(name, known))
         by_address = throttle.address_key(address)
-        try:
-            with self.database.write() as connection:
-                throttle.begin(
-                    connection,
-                    {by_user: throttle.FREE_A_USER, by_address: throttle.FREE_AN_ADDRESS},
-                    now=now,
-                )
-                kept = users.kept_hash(connection, name)
-                exists = kept is not None or users.exists(connection, name)
-        except IntegrityError:  # the same moment at another gateway
-            raise throttle.ThrottledError(1.0) from None
+        self._count({by_user: throttle.FREE_A_USER, by_address: throttle.FREE_AN_ADDRESS}, now)
+        with self.database.read() as connection:
+            kept = users.kept_hash(connection, name)
+            exists = kept is not None or users.exists(connection, name)
         right = self.passwords.verify(kept, password)
         renewed = self.passwords.hash(password) if right and kept and self.passwords.outdated(kept) else None
         with self.database.write() as connection:
@@ -226,6 +225,14 @@ class Access:
                     users.rehash(connection, name, kept, renewed)
         if not right:
             raise SignInError(WRONG)
+
+    def _count(self, keys: dict[str, int], now: float) -> None:
+        """Raises ThrottledError."""
+        for _ in range(COUNT_TRIES):
+            with suppress(IntegrityError), self.database.write() as connection:
+                throttle.begin(connection, keys, now=now)
+                return
+        raise throttle.ThrottledError(1.0)
 
     def _known(self, name: str, cookie: str | None) -> str | None:
         """What a browser is known by from which this user has signed in before."""

@@ -105,7 +105,7 @@ class Gate:
         """Raises Refusal. No actor: a stranger at one of the few places that are theirs."""
         connection = HTTPConnection(scope)
         try:
-            is_open = self.access.open_to_all
+            is_open = await self._open()
             self._check_from(scope, connection.headers, is_open=is_open)
             if is_open:
                 return local(_via(scope, connection.headers)), None
@@ -259,12 +259,17 @@ class Gate:
             if session is not None:
                 return await run_in_threadpool(self.access.session_valid, session.hash) is not None
             said = Headers(scope=scope).get("authorization", "")
-            if said and actor is not None and not self.access.open_to_all:
+            if said and actor is not None and not await self._open():
                 token = said.partition(" ")[2].strip()
                 return await run_in_threadpool(self.access.token, token) is not None
         except SQLAlchemyError:
             return True  # nothing says that it ended, and a ward's page is not to go dark with the database
-        return self.access.open_to_all
+        return await self._open()
+
+    async def _open(self) -> bool:
+        if self.access.settled:
+            return self.access.open_to_all
+        return await run_in_threadpool(lambda: self.access.open_to_all)
 
 
 def _too_long(scope: Scope) -> bool:

@@ -55,27 +55,29 @@ def address_key(address: str) -> str:
 
 def begin(connection: Connection, keys: dict[str, int], *, now: float) -> None:
     """Count an attempt as failed before it is tried, so that many at once count, too. `keys`: how many are
-    free for each. Raises ThrottledError, and counts nothing, while one of them has to wait."""
-    chosen = select(table).where(table.c.key.in_(list(keys))).with_for_update()
+    free for each. Raises ThrottledError, and counts nothing, while one of them has to wait; IntegrityError
+    where another gateway counts the first failure at the same moment: begin again."""
+    # in one order, else two could wait for each other
+    chosen = select(table).where(table.c.key.in_(list(keys))).order_by(table.c.key).with_for_update()
     rows = {row.key: row for row in connection.execute(chosen)}
     waits = [row.locked_until - now for row in rows.values() if row.locked_until and row.locked_until > now]
     if waits:
         raise ThrottledError(max(waits))
-    connection.execute(table.delete().where(table.c.locked_until < now - FORGET_S))
+    connection.execute(
+        table.delete().where(table.c.locked_until < now - FORGET_S, table.c.key.not_in(list(keys)))
+    )
     for key, free in keys.items():
         row = rows.get(key)
-        if row is not None and (row.locked_until or 0.0) < now - FORGET_S:
-            row = None
-        failures = 1 if row is None else row.failures + 1
-        connection.execute(table.delete().where(table.c.key == key))
-        connection.execute(
-            table.insert().values(
-                key=key,
-                failures=failures,
-                first_at=now if row is None else row.first_at,
-                locked_until=now + wait_s(failures, free),
-            )
-        )
+        anew = row is None or (row.locked_until or 0.0) < now - FORGET_S
+        failures = 1 if row is None or anew else row.failures + 1
+        values = {"failures": failures, "locked_until": now + wait_s(failures, free)}
+        if anew:
+            values["first_at"] = now
+        # a row that is there is changed, not replaced: who waits for it sees what it has become
+        if row is None:
+            connection.execute(table.insert().values(key=key, **values))
+        else:
+            connection.execute(table.update().where(table.c.key == key).values(**values))
 
 
 def succeeded(connection: Connection, user: str, address: str, *, now: float) -> None:
