@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from samd_gateway import runs_query, runs_table
@@ -14,6 +14,8 @@ from samd_gateway.gateway import Gateway
 from samd_gateway.problems import documented
 from samd_protocol.messages import RunSpec
 from samd_protocol.runspec import logit_adjustment, problems
+
+RunId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
 class RunRequest(BaseModel):
@@ -34,7 +36,7 @@ class RunRequest(BaseModel):
     quorum: int = Field(1, description="How many devices must take part, and must reply in each round")
     admission_deadline_s: float = 15.0
     round_deadline_s: float = 60.0
-    seed: int = 0
+    seed: int = Field(0, ge=-(2**63), le=2**63 - 1)
     optimizer: str = Field("adam", description="What a device learns by: adam, or sgd")
     name: str = Field("", max_length=120, pattern=r"^[^\x00-\x1f\x7f]*$", description="A label for people")
     strategy_settings: dict[str, float] = Field({}, description="Hyper-parameters of the strategy")
@@ -91,7 +93,7 @@ def router(gateway: Gateway) -> APIRouter:
         gateway.metrics.runs.inc()
         return answer(run)
 
-    @api.get("", dependencies=read, responses=documented(401, 403, 422))
+    @api.get("", dependencies=read, responses=documented(401, 403, 422, 503))
     def runs(limit: int = Query(20, ge=1, le=200)) -> RunsOut:
         """The latest runs first; `current` is the one that is going on."""
         with gateway.database.read() as connection:
@@ -106,13 +108,13 @@ def router(gateway: Gateway) -> APIRouter:
                 current=runs_table.current(connection),
             )
 
-    @api.get("/{run}", dependencies=read, responses=documented(401, 403, 404))
-    def one(run: str) -> RunOut:
+    @api.get("/{run}", dependencies=read, responses=documented(401, 403, 404, 422, 503))
+    def one(run: RunId) -> RunOut:
         """One run: where it stands, whom it waits for and why, and every round so far."""
         return answer(run)
 
-    @api.post("/{run}/stop", status_code=202, responses=documented(401, 403, 404, 409))
-    def stop(run: str, actor: may_run) -> RunOut:
+    @api.post("/{run}/stop", status_code=202, responses=documented(401, 403, 404, 409, 422, 503))
+    def stop(run: RunId, actor: may_run) -> RunOut:
         """Stop a run; the model in use stays."""
         gateway.runs.end(run, actor)
         return answer(run)

@@ -83,12 +83,12 @@ def router(gateway: Gateway) -> APIRouter:
     may_run = Annotated[Actor, Depends(needs("runs"))]
     schedules = gateway.schedules
 
-    @api.get("", dependencies=read, responses=documented(401, 403))
+    @api.get("", dependencies=read, responses=documented(401, 403, 503))
     def every() -> SchedulesOut:
         """Every schedule with its next times, the next that is due first."""
         return SchedulesOut(schedules=schedules.all())
 
-    @api.get("/times", dependencies=read, responses=documented(401, 403, 422))
+    @api.get("/times", dependencies=read, responses=documented(401, 403, 422, 503))
     def preview(
         cron: Annotated[str, Query(min_length=9, max_length=MAX_LENGTH, examples=["30 2 * * SAT"])],
         timezone: Annotated[str, Query(min_length=1, max_length=64)] = "UTC",
@@ -99,7 +99,7 @@ def router(gateway: Gateway) -> APIRouter:
         found = following(timing(cron, timezone, quiet or ()), gateway.now(), count)
         return TimesOut(times=[at(each) for each in found])
 
-    @api.post("", status_code=201, responses=documented(401, 403, 422))
+    @api.post("", status_code=201, responses=documented(401, 403, 422, 503))
     def add(request: ScheduleRequest, actor: may_run) -> ScheduleOut:
         """Begin runs by the clock. It is due in its time zone, also where clocks change."""
         wanted = Wanted(
@@ -114,18 +114,18 @@ def router(gateway: Gateway) -> APIRouter:
         )
         return schedules.add(actor, wanted)
 
-    @api.get("/{schedule}", dependencies=read, responses=documented(401, 403, 404, 422))
+    @api.get("/{schedule}", dependencies=read, responses=documented(401, 403, 404, 422, 503))
     def one(schedule: Id) -> ScheduleOut:
         """One schedule."""
         return schedules.one(schedule)
 
-    @api.patch("/{schedule}", responses=documented(401, 403, 404, 422))
+    @api.patch("/{schedule}", responses=documented(401, 403, 404, 422, 503))
     def change(schedule: Id, request: ScheduleChange, actor: may_run) -> ScheduleOut:
         """Change it, switch it off (`enabled`: false), or on."""
         return schedules.change(actor, schedule, request.changes())
 
     @api.delete(
-        "/{schedule}", status_code=204, response_class=Response, responses=documented(401, 403, 404, 422)
+        "/{schedule}", status_code=204, response_class=Response, responses=documented(401, 403, 404, 422, 503)
     )
     def remove(schedule: Id, actor: may_run) -> None:
         """Remove it; runs that it began go on."""
