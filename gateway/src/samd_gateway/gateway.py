@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from samd_gateway import admission, queries, runs_query
+from samd_gateway import admission, queries, runs_query, signs
 from samd_gateway.access.desk import Access
 from samd_gateway.alerts.answers import AlertRow
 from samd_gateway.alerts.desk import AlertDesk
@@ -29,6 +29,7 @@ from samd_gateway.folder import folder_id, prepare_folder
 from samd_gateway.heirs import Heir, Heirs
 from samd_gateway.homeassistant import HomeAssistant
 from samd_gateway.ingest import Ingest
+from samd_gateway.intake import Item
 from samd_gateway.link import MAX_PACKET_BYTES, Link
 from samd_gateway.metrics import Metrics
 from samd_gateway.modelfiles import ModelFiles
@@ -314,7 +315,15 @@ class Gateway:
 
     def _committed(self, recorded: Recorded) -> None:
         self.others.committed(recorded.new)
+        if not self.cluster.alone:
+            recorded = msgspec.structs.replace(recorded, newest=self._newest(recorded.newest))
         self._told(recorded)
+
+    def _newest(self, items: Sequence[Item]) -> list[Item]:
+        """Those that another gateway has not taken in a later one of, in the meantime."""
+        with self.roster.held:
+            known = {item.sender: self.roster.get(item.sender) for item in items}
+            return [item for item in items if (one := known[item.sender]) is None or signs.newest(one, item)]
 
     def _told(self, recorded: Recorded) -> None:
         items = recorded.new

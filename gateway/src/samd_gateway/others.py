@@ -9,15 +9,16 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from samd_gateway import schema
+from samd_gateway import schema, signs
 from samd_gateway.intake import Item
+from samd_gateway.latest_rows import BY_ORDER
 from samd_gateway.recorder import Recorded
 from samd_gateway.roster import Roster
 from samd_gateway.schema import Database
@@ -122,11 +123,26 @@ class Others:
         if items:
             newest: dict[tuple[str, str], Item] = {}
             for item in items:
+                if item.kind not in BY_ORDER:
+                    continue
                 key = (item.sender, item.kind)
                 best = newest.get(key)
                 if best is None or _order(item) > _order(best):
                     newest[key] = item
-            self._told(Recorded(new=items, newest=list(newest.values())))
+            self._told(Recorded(new=items, newest=self._still_newest(newest.values())))
+
+    def _still_newest(self, items: Iterable[Item]) -> list[Item]:
+        """Those that nothing later has come after; what comes after them is told in their place."""
+        found = []
+        with self._roster.held:
+            for item in items:
+                known = self._roster.get(item.sender)
+                if known is not None and not signs.newest(known, item):
+                    continue
+                if known is not None:
+                    known.orders[item.kind] = _order(item)
+                found.append(item)
+        return found
 
 
 def item_of(row: dict[str, object]) -> Item:

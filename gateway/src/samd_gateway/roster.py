@@ -192,6 +192,8 @@ class Roster:
         ):
             for name in LIVE:
                 row[name] = getattr(known, name)
+        if known is not None and known.boot_id != row["boot_id"] and (row["boot"] or 0) <= (known.boot or 0):
+            known.orders.clear()  # it was set up anew, as another gateway heard, and counts from one
         self._put(row)
 
     # what the recorder tells

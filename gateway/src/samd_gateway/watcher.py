@@ -80,8 +80,16 @@ class Watcher:
         """Note what is to be told. Called by the writer."""
         if self._events.listening:
             with self._lock:
-                self._items.update({(item.kind, item.sender): item for item in recorded.newest})
+                for item in recorded.newest:
+                    self._note((item.kind, item.sender), item)
         self._look.set()
+
+    def _note(self, key: tuple[str, str], item: Item) -> None:
+        waiting = self._items.get(key)
+        if waiting is not None and waiting.envelope.boot == item.envelope.boot:
+            # of two threads that told at the same moment (see `others`) the later message counts
+            item = max(waiting, item, key=lambda each: each.envelope.seq)
+        self._items[key] = item
 
     def _run(self) -> None:
         while not self._stopping.is_set():
