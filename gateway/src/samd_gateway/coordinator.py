@@ -22,14 +22,14 @@ from samd_gateway.access import audit
 from samd_gateway.access.actor import Actor
 from samd_gateway.dispatch import Dispatch
 from samd_gateway.errors import ConflictError, NotFoundError, UnavailableError
-from samd_gateway.link import Link, await_sent
+from samd_gateway.handover import HandOver
+from samd_gateway.link import SENT_WITHIN_S, Link
 from samd_gateway.schema import Database
 from samd_protocol import topics
 from samd_protocol.envelope import Sealer
 from samd_protocol.messages import (
     Command,
     CommandBody,
-    RunOrder,
     RunSpec,
     ServerState,
     TrainingStart,
@@ -38,16 +38,10 @@ from samd_protocol.messages import (
 
 log = logging.getLogger(__name__)
 
-ORDER_EXPIRES_S = 60.0
-RESEND_ORDER_S = 10.0
-"""An order that the server has not answered by a status is sent again; the run's id is what makes it one."""
-STOP_WAIT_S = 10.0
-"""How long the server may take to confirm a stop before the run is closed without its word."""
 COMMAND_EXPIRES_S = 60.0
 ASK_AGAIN_S = 1.0
 """Devices answer within a second. Those that are silent by then are asked again, once, by a gateway that has
 taken a run over: the one that began it may have been killed before its question was out."""
-SENT_WITHIN_S = 2.0
 IDLE_S = 5.0
 
 
@@ -85,8 +79,8 @@ class Coordinator:
         self._now = now
         self._wake = threading.Event()
         self._telling = threading.Lock()
+        self._handover = HandOver(database, link, sealer, server=server, changed=changed, now=now)
         self._asked: set[str] = set()
-        self._ending: tuple[str, float] | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="runs", daemon=True)
 
@@ -201,11 +195,11 @@ class Coordinator:
         if row is None:
             return IDLE_S
         if row["stop_requested_at"] is not None:
-            return self._stop(row)
+            return self._handover.stop(row)
         if row["state"] == "admitting":
             return self._admit(row, answers)
         if row["state"] == "handed-over":
-            return self._order(row, answers)
+            return self._handover.order(row, answers)
         return 1.0
 
     def _tell_ended(self) -> None:
@@ -274,57 +268,6 @@ class Coordinator:
                 self._link.publish(topics.down(each["device"], "command"), again)
         self._asked = {row["id"]}
         return IDLE_S
-
-    def _order(self, row: Mapping[str, Any], found: list[dict[str, Any]]) -> float:
-        """Give the run to the server; again after a while, if it has not said a word about it."""
-        now = self._now()
-        due = row["ordered_at"] is None or now >= row["ordered_at"] + RESEND_ORDER_S
-        if not due:
-            return float(max(row["ordered_at"] + RESEND_ORDER_S - now, 0.01))
-        server = self._server()
-        if row["ordered_at"] is not None and (server is None or server.status != "online"):
-            return 1.0  # one order waits for it at the broker; the next one when it is back
-        order = RunOrder(
-            action="start",
-            run=row["id"],
-            spec=msgspec.json.decode(row["spec"], type=RunSpec),
-            devices=sorted(each["device"] for each in found if each["admitted"]),
-        )
-        self._send_order(order, now)
-        return RESEND_ORDER_S
-
-    def _send_order(self, order: RunOrder, now: float) -> None:
-        expires = datetime.fromtimestamp(now + ORDER_EXPIRES_S, UTC)
-        sent = self._link.publish(topics.SERVER_ORDER, self._sealer.seal(order, expires_at=expires))
-        await_sent([sent], SENT_WITHIN_S)
-        with self._database.write() as connection:
-            runs_table.change(connection, order.run, now, ordered_at=now)
-
-    def _stop(self, row: Mapping[str, Any]) -> float:
-        now = self._now()
-        if row["state"] == "admitting":
-            return self._stopped(row, now, "stopped by an operator before it began")
-        if row["ordered_at"] is None or row["ordered_at"] < row["stop_requested_at"]:
-            self._send_order(RunOrder(action="stop", run=row["id"]), now)
-        server = self._server()
-        if server is None or server.status != "online":
-            return self._stopped(
-                row, now, "stopped by an operator; the server is offline and learns of it when it is back"
-            )
-        if self._ending is None or self._ending[0] != row["id"]:
-            self._ending = (row["id"], now)  # a gateway that was away could not hear the server
-        until = self._ending[1] + STOP_WAIT_S
-        if now >= until:
-            return self._stopped(row, now, "stopped by an operator; the server has not confirmed it")
-        return float(until - now)
-
-    def _stopped(self, row: Mapping[str, Any], now: float, reason: str) -> float:
-        with self._database.write() as connection:
-            fresh = runs_table.row(connection, row["id"])
-            if fresh is not None and fresh["state"] not in runs_table.TERMINAL:
-                runs_table.finish(connection, row["id"], "stopped", now, reason=reason)
-        self._changed(row["id"])
-        return 0.0
 
 
 def answers_of(found: list[dict[str, Any]]) -> list[admission.Answer]:

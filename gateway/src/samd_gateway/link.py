@@ -35,6 +35,8 @@ MAX_PACKET_BYTES = 1_048_576 + 4096
 here, counted and told."""
 
 
+SENT_WITHIN_S = 2.0
+"""How long a broker may take to say that it has a message, where that is waited for."""
 RETAINED = (topics.every_up("state"), topics.every_up("config"))
 
 
