@@ -16,7 +16,8 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.engine import make_url
 
 from samd_gateway import schema
-from samd_gateway.cluster import LEASE_S, Cluster, members
+from samd_gateway.cli import main
+from samd_gateway.cluster import Cluster, members
 from samd_gateway.errors import UsageError
 from samd_gateway.schema import Database, open_database
 from samd_gateway.twin import Twin
@@ -388,7 +389,7 @@ def test_what_is_shared_needs_a_database_and_a_broker_that_can(
 
 
 def test_the_database_of_one_gateway_alone_is_its_own(
-    make_gateway: Callable[..., Gateway], broker_url: str
+    make_gateway: Callable[..., Gateway], broker_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gateway = make_gateway(broker_url, data="alone")
     with sqlite3.connect(f"file:{gateway.data}/gateway.sqlite3?mode=ro", uri=True) as connection:
@@ -396,4 +397,10 @@ def test_the_database_of_one_gateway_alone_is_its_own(
     connection.close()
     assert found == [("main",)]
     assert [each["leading"] for each in gateway.get("/api/gateways")["gateways"]] == [True]
-    assert LEASE_S > 0
+    capsys.readouterr()
+    assert main(["gateways", "--gateway", gateway.url, "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["gateways"]
+    assert (told["name"], told["live"], told["leading"], told["this"]) == ("main", True, True, True)
+    assert told["address"] == gateway.url
+    assert main(["gateways", "--gateway", gateway.url]) == 0
+    assert "leads" in capsys.readouterr().out

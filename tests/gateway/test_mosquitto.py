@@ -3,6 +3,7 @@ in, and gateways and devices over TLS from end to end."""
 
 import os
 import queue
+import signal
 import stat
 import subprocess
 import threading
@@ -394,8 +395,9 @@ def test_gateway_and_device_over_tls(
     assert gateway.get("/healthz")["status"] == "ok"
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_gateways_that_share_over_tls_fetch_what_waits_for_one_that_is_gone(
-    tmp_path: Path, make_gateway: Callable[..., Gateway], peers: Callable, over_tls: Callable
+    how: int, tmp_path: Path, make_gateway: Callable[..., Gateway], peers: Callable, over_tls: Callable
 ) -> None:
     site = Site(tmp_path, "--device", "bed-01", "--gateway", "one", "--gateway", "two")
     try:
@@ -418,7 +420,7 @@ def test_gateways_that_share_over_tls_fetch_what_waits_for_one_that_is_gone(
         assert strange.refused, "a device's certificate is good at the devices' port alone"
         device = peers(over_tls(site.address("bed-01"), "bed-01"))
         until(lambda: (two.device("bed-01") or {}).get("state") == "online")
-        one.end(9)
+        one.end(how)
         infos = []
         for _ in range(200):
             sealed = device.sealer.seal(envelope_of())
