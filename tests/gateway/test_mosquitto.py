@@ -6,6 +6,7 @@ import queue
 import signal
 import stat
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -393,6 +394,35 @@ def test_gateway_and_device_over_tls(
     assert sent.status_code == 202
     until(lambda: device.commands)
     assert gateway.get("/healthz")["status"] == "ok"
+
+
+def test_an_agent_over_tls(site: Site, make_gateway: Callable[..., Gateway], tmp_path: Path) -> None:
+    """The device's own program, with the certificate of its bed, set up by a file."""
+    gateway = make_gateway(site.url, *options_of(site.address("gateway.main")))
+    address = site.address("bed-01")
+    settings = tmp_path / "edge.toml"
+    settings.write_text(
+        f'[broker]\nurl = "{address.url}"\nca_file = "{address.ca_file}"\n'
+        f'cert_file = "{address.cert_file}"\nkey_file = "{address.key_file}"\n'
+    )
+    with (tmp_path / "edge.log").open("wb") as log:
+        agent = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "samd_edge", "run", "--device", "bed-01", "--heartbeat", "1"),
+                *("--config", str(settings), "--data-dir", str(tmp_path / "edge")),
+                *("--source", "sim:?scenario=sepsis&speed=60", "--no-prefork"),
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        until(lambda: (gateway.device("bed-01") or {}).get("assessment"), 60.0, "an assessment over TLS")
+        until(lambda: gateway.device("bed-01")["certificate_expires_at"], 20.0, "its certificate's end")
+        ends = datetime.fromisoformat(gateway.device("bed-01")["certificate_expires_at"])
+        assert timedelta(days=396) < ends - datetime.now(UTC) <= timedelta(days=398)
+    finally:
+        agent.terminate()
+        assert agent.wait(20.0) in (0, 143), (tmp_path / "edge.log").read_text()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
