@@ -88,6 +88,8 @@ def test_quiet_hours_leave_out_what_falls_into_them() -> None:
         False, True, True, True, False,
     ]  # fmt: skip
     assert following(timing("0 3 * * *", "UTC", ["02:00-04:00"]), at("2026-05-01T00:00")) == []
+    leap = timing("0 3 29 2 *", "Asia/Seoul", ["02:00-04:00"])
+    assert following(leap, at("2026-05-01T00:00")) == [], "and no search without an end"
     with pytest.raises(UsageError, match="never due outside the quiet hours"):
         next_time(timing("0 3 * * *", "UTC", ["02:00-04:00"]), at("2026-05-01T00:00"))
 

@@ -16,8 +16,10 @@ from samd_gateway.errors import UsageError
 
 MAX_LENGTH = 120
 MAX_QUIET = 10
-TRIES = 20_000
-"""So many times of a cron expression are looked at for one outside the quiet hours: two weeks of minutes."""
+TRIES = 4000
+"""So many times of a cron expression are looked at for one outside the quiet hours: nearly three days of
+minutes, and quiet hours are the same on each day."""
+HORIZON_YEARS = 30
 
 _SPAN = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)")
 
@@ -86,8 +88,9 @@ def times(timing: Timing, after: float) -> Iterator[float]:
     """The moments after `after` at which it is due, ascending, in seconds since 1970."""
     place = zone(timing.timezone)
     last = after
-    for tried, local in enumerate(CronSim(timing.cron, datetime.fromtimestamp(after, place))):
-        if tried >= TRIES:
+    begin = datetime.fromtimestamp(after, place)
+    for tried, local in enumerate(CronSim(timing.cron, begin)):
+        if tried >= TRIES or local.year > begin.year + HORIZON_YEARS:
             return
         at = local.timestamp()
         # where an hour is had twice, cron names the first one, which may have been before `after`
