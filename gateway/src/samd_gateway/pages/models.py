@@ -73,7 +73,7 @@ class Models:
                 with ui.element("tbody"):
                     for each in versions:
                         with ui.element("tr"):
-                            ui.html(cells(each, versions, t), sanitize=False).style("display: contents")
+                            row(cells(each, versions, t))
                             with ui.element("td"):
                                 self._button(each, used)
             if used is not None:
@@ -149,25 +149,31 @@ def heads(versions: Sequence[VersionOut], t: Texts) -> str:
     return f'<tr>{cells_}<th><span class="visually-hidden">{escaped(t("models.actions"))}</span></th></tr>'
 
 
-def cells(version: VersionOut, versions: Sequence[VersionOut], t: Texts) -> str:
-    """One version's row, but for its button."""
+def row(contents: Sequence[str]) -> None:
+    """Cells of a table's row, the first one its heading. A browser drops cells that are no child of a row."""
+    for number, content in enumerate(contents):
+        with ui.element("td" if number else "th") as cell:
+            if not number:
+                cell.props["scope"] = "row"
+            ui.html(content, sanitize=False, tag="span")
+
+
+def cells(version: VersionOut, versions: Sequence[VersionOut], t: Texts) -> list[str]:
+    """One version's row, but for its button: the HTML of each cell."""
     state = "in_use" if version.in_use else "released" if version.released else "candidate"
     mark = {"in_use": "●", "released": "○", "candidate": "△"}[state]
     devices = "" if version.devices is None else str(version.devices)
     if version.devices:
         devices = f'<a href="/fleet?model_version={version.version}">{version.devices}</a>'
     told = flat(version.metrics)
-    numbers = "".join(f"<td>{_number(told.get(name))}</td>" for name in _columns(versions))
+    numbers = [_number(told.get(name)) for name in _columns(versions)]
     lineage = " → ".join(str(each) for each in chain(version, versions))
     why = f'<br><span class="samd-note">{escaped(version.reason)}</span>' if version.reason else ""
     run = ""
     if version.run:
         run = f'<a href="/runs?run={escaped(version.run)}">{escaped(version.run)}</a>'
-    return (
-        f'<th scope="row">{version.version}</th><td>{escaped(lineage)}</td>'
-        f'<td><span aria-hidden="true">{mark}</span> {escaped(t(f"models.states.{state}"))}{why}</td>'
-        f"<td>{devices}</td>{numbers}<td>{run}</td>"
-    )
+    shown = f'<span aria-hidden="true">{mark}</span> {escaped(t(f"models.states.{state}"))}{why}'
+    return [str(version.version), escaped(lineage), shown, devices, *numbers, run]
 
 
 def figures(version: VersionOut, used: VersionOut, t: Texts) -> str:

@@ -41,9 +41,10 @@ def facts(run: RunOut, t: Texts) -> str:
         ("task", spec["task"]),
         ("strategy", f"{spec['strategy']}, {spec['method']}, {spec['optimizer']}"),
         ("quorum", t("runs.of_quorum", accepted=len(run.accepted), asked=len(run.asked), quorum=run.quorum)),
-        ("replies", str(run.replies)),
         ("model", _model(run, t)),
     ]
+    if run.state not in ENDED:
+        lines.insert(3, ("replies", str(run.replies)))
     listed = "".join(
         f"<dt>{escaped(t(f'runs.facts.{name}'))}</dt><dd>{escaped(value)}</dd>" for name, value in lines
     )
@@ -155,7 +156,7 @@ def curves(run: RunOut, t: Texts, colours: Colours) -> dict[str, Any]:
     return {
         "animation": False,
         "textStyle": {"color": colours.text},
-        "legend": {"textStyle": {"color": colours.text}},
+        "legend": {"top": 0, "textStyle": {"color": colours.text}},
         "tooltip": {"trigger": "axis", "confine": True},
         "grid": {"left": 52, "right": 52, "top": 40, "bottom": 44},
         "xAxis": {
@@ -195,16 +196,16 @@ def past(runs: Sequence[RunOut], chosen: str | None, t: Texts) -> str:
     return f'<table class="samd-table"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
 
 
-def schedule(row: ScheduleOut, t: Texts) -> str:
-    """One schedule: when it is due, and what became of it the last time."""
+def schedule(row: ScheduleOut, t: Texts) -> list[str]:
+    """One schedule: when it is due, and what became of it the last time; the HTML of each cell."""
     quiet = t("runs.schedules.quiet", spans=", ".join(row.quiet)) if row.quiet else ""
     following = ", ".join(moment(each) for each in row.following[:3])
     due = following if row.enabled else escaped(t("runs.schedules.off"))
     last = ""
     if row.last_at is not None:
         last = f"{moment(row.last_at)}: {escaped(row.last_outcome or '-')}"
-    return (
-        f'<th scope="row">{escaped(row.name)}</th>'
-        f"<td><code>{escaped(row.cron)}</code> {escaped(row.timezone)}<br>"
-        f'<span class="samd-note">{escaped(quiet)}</span></td><td>{due}</td><td>{last}</td>'
+    when = (
+        f"<code>{escaped(row.cron)}</code> {escaped(row.timezone)}"
+        f'<br><span class="samd-note">{escaped(quiet)}</span>'
     )
+    return [escaped(row.name), when, due, last]

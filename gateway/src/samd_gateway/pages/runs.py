@@ -10,7 +10,7 @@ from samd_gateway.answers import RunOut
 from samd_gateway.pages import run_form, run_view
 from samd_gateway.pages.chart import DARK, LIGHT
 from samd_gateway.pages.form import Form, FormDialog, Outcome, Values
-from samd_gateway.pages.models import flat
+from samd_gateway.pages.models import flat, row
 from samd_gateway.pages.shell import escaped
 from samd_gateway.pages.site import Site
 from samd_gateway.pages.view import View
@@ -165,24 +165,24 @@ class Runs:
                 with ui.element("tbody"):
                     for each in schedules:
                         with ui.element("tr"):
-                            ui.html(run_view.schedule(each, t), sanitize=False).style("display: contents")
+                            row(run_view.schedule(each, t))
                             with ui.element("td"):
                                 self._schedule_buttons(each)
 
-    def _schedule_buttons(self, row: ScheduleOut) -> None:
+    def _schedule_buttons(self, schedule: ScheduleOut) -> None:
         if not self._view.may("runs"):
             return
         t, schedules = self._view.t, self._view.site.gateway.schedules
 
         async def switch() -> None:
             await self._view.act(
-                "runs", lambda actor: schedules.change(actor, row.id, {"enabled": not row.enabled})
+                "runs", lambda actor: schedules.change(actor, schedule.id, {"enabled": not schedule.enabled})
             )
             await self.draw()
 
         def ask_remove() -> None:
             def remove(actor: Actor) -> None:
-                schedules.remove(actor, row.id)
+                schedules.remove(actor, schedule.id)
 
             async def send(_values: Values) -> Outcome:
                 await self._view.attempt("runs", remove)
@@ -191,14 +191,14 @@ class Runs:
 
             self._dialog.ask(
                 Form(
-                    title=t("runs.schedules.remove.title", name=row.name),
+                    title=t("runs.schedules.remove.title", name=schedule.name),
                     lines=(t("runs.schedules.remove.explained"),),
                     submit=t("runs.schedules.remove.name"),
                 ),
                 send,
             )
 
-        self._button("runs.schedules.switch_off" if row.enabled else "runs.schedules.switch_on", switch)
+        self._button("runs.schedules.switch_off" if schedule.enabled else "runs.schedules.switch_on", switch)
         self._button("runs.schedules.remove.name", ask_remove)
 
     # what people do
