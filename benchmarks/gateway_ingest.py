@@ -4,7 +4,8 @@ Starts the embedded broker and `samd-gateway serve` as processes; a publisher pr
 number of devices at QoS 1. A message counts once its transaction is committed (synced to disk). The peer is a
 subscriber of the same messages that counts and acknowledges automatically. Both sides run in the same minute
 on the same machine, in turns, and the publisher shares its cores: `per_cpu_second` divides by the processor
-time of the receiving process alone, which is what one core of its own would reach.
+time of the receiving process alone, which is what one core of its own would reach. Where SAMD_NODE_RED names
+a Node-RED (see `node_red.py`), its consumer is measured in the same turns.
 
     python benchmarks/gateway_ingest.py [--messages 20000] [--devices 10] [--repeat 3]
 """
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import node_red
 import psutil
 
 from samd_protocol import broker as brokers
@@ -187,6 +190,28 @@ def durable(url: str, count: int, devices: int, prefix: str) -> dict[str, float]
     }
 
 
+def node_red_writes(url: str, count: int, devices: int, prefix: str) -> dict[str, float]:
+    """Node-RED's consumer: received, appended to a file, not synced."""
+    program = node_red.installed()
+    if program is None:
+        raise SystemExit("SAMD_NODE_RED names no program")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    with node_red.running(program, url, port) as peer:
+        before = peer.cpu_seconds()
+        with started(
+            *itself("--publish", url, "--messages", str(count), "--devices", str(devices), "--prefix", prefix)
+        ):
+            began = time.perf_counter()
+            while peer.count() < count:
+                if time.perf_counter() - began > 300:
+                    raise SystemExit(f"only {peer.count()} of {count} were written by Node-RED")
+                time.sleep(0.05)
+            seconds = time.perf_counter() - began
+        return {"seconds": seconds, "cpu_seconds": peer.cpu_seconds() - before}
+
+
 def figures(results: list[dict[str, float]], count: int) -> dict[str, float]:
     return {
         "messages_per_second": round(count / statistics.median(each["seconds"] for each in results)),
@@ -212,9 +237,12 @@ def main() -> int:
         listen(arguments.listen, arguments.messages)
         return 0
     count, devices = arguments.messages, arguments.devices
-    results: dict[str, list[dict[str, float]]] = {"plain": [], "durable": []}
+    measures = {"plain_paho_loop": plain, "durable": durable}
+    if node_red.installed():
+        measures["node_red_file"] = node_red_writes
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in measures}
     for index in range(arguments.repeat):
-        for name, measure in (("plain", plain), ("durable", durable)):
+        for name, measure in measures.items():
             with started(sys.executable, "-m", "samd_gateway", "broker", "--port", "0") as (_, line):
                 results[name].append(measure(line.split()[1], count, devices, f"r{index}"))
     print(
@@ -225,8 +253,7 @@ def main() -> int:
                 "devices": devices,
                 "bytes_each": len(envelope.encode(envelope.Sealer("bench-0", 1).seal(message()))),
                 "repeats": arguments.repeat,
-                "durable": figures(results["durable"], count),
-                "plain_paho_loop": figures(results["plain"], count),
+                **{name: figures(found, count) for name, found in results.items()},
                 "cores": os.cpu_count(),
                 "load_1m": os.getloadavg()[0],
                 "python": platform.python_version(),

@@ -66,3 +66,14 @@ def test_a_password_is_nobody_elses_to_read(file: Path, tmp_path: Path) -> None:
         load(file, {})
     secret.chmod(0o600)
     assert load(file, {}).broker.password_file == str(secret)
+
+
+def test_a_key_has_more_lines_than_a_password_and_is_as_private(file: Path, tmp_path: Path) -> None:
+    key = tmp_path / "bed.key"
+    key.write_text("-----BEGIN PRIVATE KEY-----\nMIGH\n-----END PRIVATE KEY-----\n")
+    file.write_text(GOOD + f'cert_file = "bed.crt"\nkey_file = "{key}"\n')
+    key.chmod(0o644)
+    with pytest.raises(ConfigError, match="others can read this secret"):
+        load(file, {})
+    key.chmod(0o600)
+    assert load(file, {}).broker.key_file == str(key)

@@ -88,6 +88,7 @@ class Process:
         try:
             word, address = self.lines.get(timeout=30.0).split()
         except queue.Empty:
+            self.end(signal.SIGKILL)
             raise AssertionError(f"not ready: {''.join(self.errors)}") from None
         assert word == "ready"
         return address
@@ -112,16 +113,17 @@ class Process:
 class Gateway:
     """A gateway process with its data folder, which can be killed and started again."""
 
-    def __init__(self, broker: str, data: Path, *options: str) -> None:
+    def __init__(self, broker: str, data: Path, *options: str, env: dict[str, str] | None = None) -> None:
         self.arguments = ("serve", "--broker", broker, "--port", "0", "--data", str(data), *options)
         self.data = data
+        self.env = env
         self.start()
 
     def start(self) -> None:
-        self.process = Process(*self.arguments)
+        self.process = Process(*self.arguments, env=self.env)
         self.url = self.process.ready()
         self.http = httpx.Client(base_url=self.url, timeout=10.0, trust_env=False)
-        until(lambda: self.get("/healthz")["broker"] == "ok", what="broker")
+        until(lambda: self.get("/healthz")["broker"] == "ok", seconds=30.0, what="broker")
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         return self.http.get(path, params=query).json()

@@ -95,36 +95,6 @@ def test_a_device_as_the_api_shows_it(gateway: Gateway, broker_url: str, peers: 
     assert name in [each["name"] for each in gateway.get("/api/devices")["devices"]]
 
 
-def test_alerts_open_and_past(gateway: Gateway, broker_url: str, peers: Callable, name: str) -> None:
-    device = peers(Device(broker_url, name))
-
-    def alert(word: str, severity: int) -> None:
-        device.send(
-            topics.up(name, "alert"),
-            Alert(
-                alert_id="a1",
-                state=word,
-                severity=severity,
-                observed_at=datetime.now(UTC),
-                news2_low=5,
-                news2_high=9,
-            ),
-        )
-
-    def mine(**query: bool) -> list[str]:
-        return [
-            each["state"] for each in gateway.get("/api/alerts", **query)["alerts"] if each["device"] == name
-        ]
-
-    alert("raised", 2)
-    until(lambda: mine() == ["raised"])
-    alert("escalated", 3)
-    until(lambda: mine() == ["escalated"])
-    alert("cleared", 1)
-    until(lambda: mine() == [])
-    assert mine(history=True) == ["cleared", "escalated", "raised"]
-
-
 def test_a_command_and_its_answer(gateway: Gateway, broker_url: str, peers: Callable, name: str) -> None:
     device = peers(Device(broker_url, name))
     until(lambda: state(gateway, name) == "online")

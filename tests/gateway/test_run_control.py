@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -327,3 +328,84 @@ def test_a_gateway_killed_during_training_follows_on(ward: Ward) -> None:
     assert [each["metrics"]["loss"] for each in done["history"]] == [3.0, 2.0, 1.0]
     assert (done["released"], done["reason"]) == (False, "not better")
     until(lambda: ward.devices["a"].told_to_stop(run))
+
+
+def test_a_gateway_killed_before_its_question_was_out_asks_again(ward: Ward) -> None:
+    ward.add(a=None, b="accepted")
+    run = ward.start(quorum=2, admission_deadline_s=60)
+    until(lambda: ward.gateway.run(run)["accepted"] == ["b"])
+    until(lambda: len(ward.devices["a"].commands) == 1)
+    command = ward.gateway.get("/api/devices/a/results")["results"][0]["command"]
+    ward.gateway.end(signal.SIGKILL)
+    ward.gateway.start()
+    until(lambda: len(ward.devices["a"].commands) == 2)
+    assert ward.devices["a"].commands[0] == ward.devices["a"].commands[1]
+    assert len(ward.devices["b"].commands) == 1, "who has answered is not asked again"
+    ward.devices["a"].result(command, "accepted")
+    assert ward.server.order().devices == ["a", "b"]
+
+
+def test_a_gateway_killed_after_the_hand_over_orders_once(ward: Ward) -> None:
+    ward.add(a="accepted")
+    run = ward.start(quorum=1)
+    assert ward.server.order().run == run
+    ward.reaches(run, "handed-over")
+    ward.gateway.end(signal.SIGKILL)
+    ward.gateway.start()
+    ward.server.status(run, "training", round=1, rounds=2)
+    ward.reaches(run, "training")
+    ward.server.status(run, "done", round=2, rounds=2)
+    ward.reaches(run, "done")
+    until(lambda: ward.devices["a"].told_to_stop(run))
+    again = [ward.server.orders.get_nowait() for _ in range(ward.server.orders.qsize())]
+    assert {(order.action, order.run) for order in again} <= {("start", run)}, "its id makes it one"
+
+
+def test_a_gateway_killed_before_it_has_ordered_does_so_later(ward: Ward) -> None:
+    ward.add(a="accepted")
+    run = ward.start(quorum=1)
+    ward.server.order()
+    ward.reaches(run, "handed-over")
+    ward.gateway.end(signal.SIGKILL)
+    with sqlite3.connect(ward.gateway.data / "gateway.sqlite3") as connection:
+        connection.execute("UPDATE runs SET ordered_at = NULL")
+    connection.close()
+    ward.gateway.start()
+    order = ward.server.order()
+    assert (order.action, order.run, order.devices) == ("start", run, ["a"])
+
+
+def test_a_gateway_killed_while_a_run_stops_goes_on_stopping_it(ward: Ward) -> None:
+    ward.add(a="accepted")
+    run = ward.start(quorum=1)
+    ward.server.order()
+    ward.server.status(run, "training", round=1, rounds=20)
+    ward.reaches(run, "training")
+    assert ward.gateway.http.post(f"/api/runs/{run}/stop").status_code == 202
+    ward.gateway.end(signal.SIGKILL)
+    ward.gateway.start()
+    stop = ward.server.order()
+    assert (stop.action, stop.run) == ("stop", run)
+    ward.server.status(run, "stopped", round=1, rounds=20, reason="by order")
+    assert ward.reaches(run, "stopped")["reason"] == "by order"
+    until(lambda: ward.devices["a"].told_to_stop(run))
+
+
+def test_who_starts_stops_and_commands_is_on_record(ward: Ward) -> None:
+    ward.add(a="accepted", b=None)
+    run = ward.start(quorum=2, admission_deadline_s=60, rounds=7)
+    ward.gateway.http.post(f"/api/runs/{run}/stop")
+    ward.reaches(run, "stopped")
+    sent = ward.gateway.http.post("/api/devices/a/commands", json={"body": {"type": "report"}}).json()
+    entries = ward.gateway.get("/api/audit")["entries"]
+    rows = {
+        row["action"]: row
+        for row in entries
+        if row["target"] == f"run/{run}" or (row["after"] or {}).get("command") == sent["id"]
+    }
+    assert set(rows) == {"run.start", "run.stop", "device.command"}
+    assert rows["run.start"]["after"]["devices"] == ["a", "b"]
+    assert rows["run.start"]["after"]["spec"]["rounds"] == 7
+    assert rows["run.stop"]["before"] == {"state": "admitting"}
+    assert rows["device.command"]["after"] == {"type": "report", "command": sent["id"]}
+    assert {row["actor"] for row in rows.values()} == {"local"}

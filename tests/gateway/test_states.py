@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samd_gateway.states import Contact, Order, Policy, data_age_s, derive, heard, supersedes
+from samd_gateway.states import (
+    Contact,
+    Deaf,
+    Order,
+    Policy,
+    data_age_s,
+    derive,
+    heard,
+    next_change,
+    supersedes,
+)
 
 POLICY = Policy(stale_after=3.0, offline_after=10.0)
 ALIVE = Contact(reported="online", reported_at=90.0, last_heard=100.0, online_since=90.0, interval_s=10.0)
@@ -47,10 +57,57 @@ def test_a_will_is_offline_at_once_however_fresh_the_last_message() -> None:
 
 
 def test_without_broker_nothing_is_online() -> None:
-    derived = derive(ALIVE, 105.0, POLICY, link_down_since=104.0)
+    derived = derive(ALIVE, 105.0, POLICY, deaf=Deaf(since=104.0))
     assert (derived.state, derived.since) == ("stale", 104.0)
     assert "broker" in derived.reason
-    assert derive(ALIVE, 250.0, POLICY, link_down_since=104.0).state == "offline"
+
+
+@pytest.mark.parametrize(
+    ("now", "state", "since"),
+    [
+        (250.0, "stale", 104.0),  # nobody listened: whether it is silent is not known
+        (1e6, "stale", 104.0),
+    ],
+)
+def test_what_nobody_listened_to_is_no_silence(now: float, state: str, since: float) -> None:
+    derived = derive(ALIVE, now, POLICY, deaf=Deaf(since=104.0))
+    assert (derived.state, derived.since) == (state, since)
+
+
+@pytest.mark.parametrize(
+    ("now", "state", "since"),
+    [
+        (1000.0, "stale", 130.0),  # not heard for long, and listened to only since 1,000
+        (1099.9, "stale", 130.0),
+        (1100.0, "offline", 1100.0),
+    ],
+)
+def test_after_a_time_without_listening_a_full_span_of_silence_is_needed(
+    now: float, state: str, since: float
+) -> None:
+    derived = derive(ALIVE, now, POLICY, deaf=Deaf(since=110.0, until=1000.0))
+    assert (derived.state, derived.since) == (state, since)
+
+
+def test_who_was_offline_before_nobody_listened_stays_offline_since_then() -> None:
+    for deaf in (Deaf(since=201.0), Deaf(since=201.0, until=5000.0)):
+        derived = derive(ALIVE, 5001.0, POLICY, deaf=deaf)
+        assert (derived.state, derived.since) == ("offline", 200.0)
+
+
+@given(st.floats(0, 400), st.floats(0, 400), st.floats(0, 400), st.booleans())
+def test_the_next_change_is_when_the_state_changes(now: float, begin: float, span: float, over: bool) -> None:
+    """Up to that moment nothing changes, and at it something does."""
+    deaf = Deaf(since=begin, until=min(begin + span, now) if over and begin + span <= now else None)
+    if deaf.until is None and begin > now:
+        deaf = None
+    at = next_change(ALIVE, now, POLICY, deaf=deaf)
+    here = derive(ALIVE, now, POLICY, deaf=deaf)
+    if at == math.inf:
+        assert derive(ALIVE, 1e9, POLICY, deaf=deaf) == here
+    else:
+        assert derive(ALIVE, (now + at) / 2, POLICY, deaf=deaf) == here
+        assert derive(ALIVE, at, POLICY, deaf=deaf) != here
 
 
 def test_a_sleeping_device_is_not_online() -> None:

@@ -220,7 +220,7 @@ def test_a_time_without_a_zone_is_refused_in_every_message() -> None:
                 changed = {**fields, "data": {**fields["data"], name: value.removesuffix("Z")}}
                 assert refusal(msgspec.json.encode(changed)) == "malformed", (channel.topic, name)
                 checked += 1
-    assert checked == 5, "alert, training and command each carry one time, the assessment two"
+    assert checked == 6, "both kinds of alert, training and command each carry one time, the assessment two"
     command = next(channel for channel in CHANNELS if channel.message is messages.Command)
     fields = msgspec.json.decode(envelope.encode(examples.envelope(command)))
     fields["data"]["body"] = {"type": "observation.add", "by": "x", "observed_at": "2026-03-01T08:00:00"}

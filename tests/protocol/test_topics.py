@@ -57,6 +57,7 @@ def test_a_bad_name_gets_no_topic(name: str) -> None:
         lambda: topics.up(name, "state"),
         lambda: topics.down(name, "command"),
         lambda: topics.gateway_state(name),
+        lambda: topics.gateway_alert(name),
     ):
         with pytest.raises(MessageError, match="letters, digits") as caught:
             make()
@@ -135,6 +136,9 @@ def test_the_table_of_channels_and_the_functions_agree() -> None:
         topics.model("task").replace("/task", "/{task}"),
         topics.SERVER_ORDER,
         topics.SERVER_RUN,
+        topics.SERVER_MODEL_ORDER,
+        topics.SERVER_MODEL_ANSWER,
         topics.SERVER_STATE,
         topics.gateway_state("ward").replace("ward", "{gateway}"),
+        topics.gateway_alert("ward").replace("ward", "{gateway}"),
     ]

@@ -24,7 +24,16 @@ from samd_protocol import envelope, tasks, topics
 from samd_protocol.broker import Broker, connect, make_client
 from samd_protocol.bundle import GRAPH, Bundle, Features, Layer, Manifest
 from samd_protocol.envelope import Sealer
-from samd_protocol.messages import ModelRelease, RunOrder, RunSpec, RunStatus, ServerState, State
+from samd_protocol.messages import (
+    ModelAnswer,
+    ModelOrder,
+    ModelRelease,
+    RunOrder,
+    RunSpec,
+    RunStatus,
+    ServerState,
+    State,
+)
 from samd_protocol.tasks import EvaluationReport, Task, Update, Vector
 from samd_server import flower
 
@@ -263,6 +272,7 @@ class Peers:
         self.runs: list[RunStatus] = []
         self.states: list[ServerState] = []
         self.releases: list[ModelRelease] = []
+        self.model_answers: dict[str, ModelAnswer] = {}
         self._sealer = Sealer("gateway.test", 1)
         self.subscribed = threading.Event()
         self.client = make_client(address, f"peers-{uuid.uuid4()}", max_inflight=1000)
@@ -288,6 +298,9 @@ class Peers:
                 self.client.publish(topics.up(task.device, "update"), tasks.encode(update), qos=1)
             return
         said = envelope.decode(message.payload).data
+        if isinstance(said, ModelAnswer):
+            self.model_answers[said.order] = said
+            return
         kept: list[object] = {"run.status": self.runs, "server.state": self.states, "model": self.releases}[
             str(said.__struct_config__.tag)
         ]  # type: ignore[assignment]
@@ -296,6 +309,12 @@ class Peers:
     def order(self, action: str, run: str, spec: RunSpec | None = None, devices: Iterable[str] = ()) -> None:
         order = RunOrder(action=action, run=run, spec=spec, devices=sorted(devices))  # type: ignore[arg-type]
         self.say(topics.SERVER_ORDER, self._sealer.seal(order))
+
+    def order_model(self, task: str, version: int) -> str:
+        """Ask for a version to be put to use; returns the order's id, by which it is answered."""
+        sealed = self._sealer.seal(ModelOrder(task=task, version=version))
+        self.say(topics.SERVER_MODEL_ORDER, sealed)
+        return sealed.id
 
     def state(self, device: str, status: str, *, boot: int = 1, connection: int = 1) -> None:
         said = State(

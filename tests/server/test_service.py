@@ -110,6 +110,33 @@ def test_a_whole_run_ends_with_a_released_model(service, peers, uploads, eventua
     assert service.registry.versions() == [0, 1, 2]
 
 
+def test_an_operator_puts_an_older_version_to_use_and_a_kept_one(service, peers, uploads, eventually) -> None:
+    peers.order("start", "run-a", SPEC, DEVICES)
+    eventually(lambda: peers.ended("run-a"))
+    eventually(lambda: peers.releases and peers.releases[-1].version == 1)
+    back = peers.order_model("severity", 0)
+    eventually(lambda: peers.releases[-1].version == 0)
+    assert (peers.model_answers[back].status, peers.model_answers[back].reason) == ("done", "")
+    assert service.registry.released == 0
+    eventually(lambda: peers.states[-1].model_version == 0)
+    assert f"/api/models/{peers.releases[-1].sha256}.samd" in uploads.received
+    # A new run starts from what is in use, and its version is still a new one.
+    peers.order("start", "run-b", SPEC, DEVICES)
+    eventually(lambda: peers.ended("run-b"))
+    assert service.registry.read(2).manifest.parent == 0
+
+
+def test_an_order_that_cannot_be_is_answered_with_the_reason(service, peers, eventually) -> None:
+    for task, version, reason in (
+        ("deterioration", 0, "this server trains 'severity', not 'deterioration'"),
+        ("severity", 7, "no version 7 for severity in the store; samd-server models lists them"),
+    ):
+        order = peers.order_model(task, version)
+        eventually(lambda order=order: order in peers.model_answers)
+        assert (peers.model_answers[order].status, peers.model_answers[order].reason) == ("rejected", reason)
+    assert service.registry.released == 0
+
+
 def test_a_run_that_nobody_can_judge_is_kept(service, peers, eventually) -> None:
     def no_hold_out(task: Task) -> Update:
         if task.split == "train":

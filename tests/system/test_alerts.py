@@ -29,7 +29,7 @@ def test_an_alert_raised_before_any_gateway_listened_is_told_when_one_comes(tmp_
             return stack.api("GET", "/api/alerts")["alerts"]
 
         (alert,) = wait_until(told, timeout=20, what="the alert at the gateway")
-        assert (alert["device"], alert["state"], alert["severity"]) == ("bed-01", "raised", 3)
+        assert (alert["device"], alert["state"], alert["severity"]) == ("bed-01", "active", 3)
         assert alert["news2_low"] == 14
 
         stack.programs.pop("gateway").kill()
@@ -39,5 +39,7 @@ def test_an_alert_raised_before_any_gateway_listened_is_told_when_one_comes(tmp_
             timeout=20,
             what="the device is heard of again",
         )
-        history = stack.api("GET", "/api/alerts", params={"history": True})["alerts"]
-        assert [entry["alert_id"] for entry in history] == [alert["alert_id"]]
+        found = stack.api("GET", "/api/alerts", params={"state": "all", "kind": "severity"})["alerts"]
+        assert [(row["id"], row["source_id"]) for row in found] == [(alert["id"], alert["source_id"])]
+        changes = stack.api("GET", f"/api/alerts/{alert['id']}")["changes"]
+        assert [change["change"] for change in changes] == ["raised"]

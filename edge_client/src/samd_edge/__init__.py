@@ -11,6 +11,7 @@ module                                what it is
 ``sources``, ``clock``                where readings come from, and whose time they are in
 ``store``, ``device_db``, ``database``  a SQLite file for each admission, one for the device; opening them
 ``outbox``, ``link``, ``presence``    what waits to be sent; the connection; state, configuration, heartbeat
+``heartbeat``, ``certificate``        the device's own health; when its certificate ends
 ``commands``, ``orders``              each command once; what each of them does, and why it is refused
 ``participation``, ``trainer_host``   the part in a run; the trainer as a process
 ``trainer``                           the trainer itself: tasks on stdin, updates on stdout, no network

@@ -37,7 +37,7 @@ from samd_data.plausibility import printable
 from samd_edge.alerts import Policy
 from samd_edge.artefacts import ArtefactPolicy
 from samd_edge.sources import SourceError, SourceURL, parse
-from samd_protocol.broker import Broker, read_secret
+from samd_protocol.broker import Broker, check_private, read_secret
 from samd_protocol.errors import BrokerError
 from samd_protocol.topics import valid_name
 
@@ -171,8 +171,9 @@ def _check(settings: Settings, where: str) -> None:
             raise ConfigError(f"{where}: {name} is {value}; it must lie between {low} and {high}")
     try:
         _ = settings.broker.address
-        for secret in (settings.broker.password_file, settings.broker.key_file):
-            if secret is not None:
-                read_secret(secret)
+        if settings.broker.password_file is not None:
+            read_secret(settings.broker.password_file)
+        if settings.broker.key_file is not None:
+            check_private(settings.broker.key_file)
     except BrokerError as error:
         raise ConfigError(f"{where}: {error}") from error

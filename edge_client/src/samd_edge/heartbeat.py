@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -47,6 +48,7 @@ def collect(
     model_version: int | None,
     disagreements: int,
     rejected: int,
+    certificate_expires_at: datetime | None = None,
 ) -> Heartbeat:
     """One heartbeat, with what the machine says of itself now."""
     try:
@@ -67,4 +69,5 @@ def collect(
         model_version=model_version,
         disagreements=disagreements,
         rejected=rejected,
+        certificate_expires_at=certificate_expires_at,
     )

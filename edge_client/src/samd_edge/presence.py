@@ -5,11 +5,12 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from typing import Literal
 
 import msgspec
 
-from samd_edge import heartbeat
+from samd_edge import certificate, heartbeat
 from samd_edge.config import Settings
 from samd_edge.device_db import DeviceDb
 from samd_edge.link import Link
@@ -67,6 +68,11 @@ class Presence:
     def heartbeat_s(self) -> float:
         """Seconds between heartbeats."""
         return self._settings.heartbeat_s if self.config.heartbeat_s is None else self.config.heartbeat_s
+
+    def _certificate_expires_at(self) -> datetime | None:
+        """Read at each heartbeat: a certificate is renewed under a running client."""
+        path = self._settings.broker.cert_file
+        return None if path is None else certificate.expires_at(path)
 
     def publish(
         self,
@@ -162,5 +168,6 @@ class Presence:
             model_version=self._inside.model_version(),
             disagreements=disagreements,
             rejected=rejected,
+            certificate_expires_at=self._certificate_expires_at(),
         )
         self.publish("heartbeat", message, qos=0, expiry_s=max(1, round(2 * interval)))

@@ -90,6 +90,7 @@ class HeartbeatOut(Answer):
         default=0, description="How often rule and model came to stand two classes or more apart"
     )
     rejected: int = Field(default=0, description="Values that the device could not use")
+    certificate_expires_at: datetime | None = None
 
 
 class AlertOut(Answer):
@@ -119,6 +120,24 @@ class TrainingOut(Answer):
     first_step_at: datetime | None
 
 
+class FactOut(Answer):
+    """One fact of a device, which does not follow from the others."""
+
+    status: Literal["ok", "late", "lost", "unknown"]
+    at: datetime | None = Field(description="When it was last told; null for never")
+    age_s: float | None = Field(description="Seconds since, or of what was told, by the gateway's clock")
+    reason: str
+
+
+class FactsOut(Answer):
+    """Four different facts, of which `state` is the sum of the first two."""
+
+    last_will: FactOut = Field(description="Whether birth or will is its last word")
+    heartbeat: FactOut = Field(description="Whether it is heard as often as it promised")
+    data: FactOut = Field(description="How old the reading behind its last assessment is")
+    source: FactOut = Field(description="How old its monitor's last reading is, by its heartbeat")
+
+
 class DeviceOut(Answer):
     """One device: its state with the reason, and the latest of each kind that it sent."""
 
@@ -132,9 +151,19 @@ class DeviceOut(Answer):
     data_age_s: float | None = Field(
         description="Seconds since the latest reading; null without an assessment"
     )
+    facts: FactsOut
     client_version: str | None
     model_version: int | None
     boot_id: str | None
+    clock_offset_s: float | None = Field(
+        description="The device's clock less the gateway's, at its last heartbeat; null while not known"
+    )
+    clock_synced: bool | None = Field(description="Whether it says itself that its clock can be believed")
+    certificate_expires_at: datetime | None = Field(
+        description="When the certificate ends that it shows to the broker; null where it uses none"
+    )
+    flagged: str | None = Field(description="Why it is limited or not believed in some point; null if not")
+    flagged_at: datetime | None
     assessment: AssessmentOut | None
     alert: AlertOut | None
     heartbeat: HeartbeatOut | None
@@ -232,10 +261,6 @@ class ResultsOut(Answer):
     results: list[ResultOut]
 
 
-class AlertsOut(Answer):
-    alerts: list[AlertOut]
-
-
 class ModelOut(Answer):
     """A model file that the gateway serves."""
 
@@ -258,6 +283,44 @@ class ModelsOut(Answer):
     models: list[ModelOut]
 
 
+class VersionOut(Answer):
+    """A version of a task's model: where it came from, how good it is, what became of it."""
+
+    task: str
+    version: int
+    parent: int | None
+    trained: bool
+    in_use: bool = Field(description="The server releases it now")
+    released: bool = Field(description="It passed the gate, or was given as the first model")
+    reason: str | None = Field(description="Why it was released or kept")
+    run: str | None
+    metrics: dict[str, Any]
+    sha256: str | None = Field(description="null while its file is at the server alone")
+    devices: int | None = Field(description="How many devices assess by it; null where that is not told")
+
+
+class VersionsOut(Answer):
+    versions: list[VersionOut]
+
+
+class ReleaseOut(Answer):
+    """An order to the server to make a version the released one, with its answer."""
+
+    id: int
+    at: datetime
+    actor: str
+    task: str
+    version: int
+    action: Literal["release", "rollback"]
+    status: Literal["waiting", "done", "rejected", "expired"]
+    reason: str | None
+    answered_at: datetime | None
+
+
+class ReleasesOut(Answer):
+    releases: list[ReleaseOut]
+
+
 class ServerOut(Answer):
     """The Flower server, as it last said; `unknown` if it was never heard of."""
 
@@ -277,14 +340,14 @@ class ServerOut(Answer):
 
 
 class HealthOut(Answer):
-    """`ok` only if every part is; else each part says what is wrong."""
+    """`ok` only if every part is; else each part says what is wrong, to who is signed in."""
 
     status: Literal["ok", "unhealthy"]
     broker: str
     database: str
     ingest: str
-    queue: int
-    version: str
+    queue: int | None
+    version: str | None
 
 
 class Problem(BaseModel):

@@ -1,17 +1,25 @@
-"""Devices, alerts, commands and the server over HTTP."""
+"""Devices, commands and the server over HTTP."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from samd_gateway import queries
-from samd_gateway.answers import AlertsOut, CommandOut, DeviceOut, DevicesOut, ResultsOut, ServerOut
+from samd_gateway.access.actor import Actor
+from samd_gateway.access.http import needs
+from samd_gateway.answers import CommandOut, DeviceOut, DevicesOut, ResultsOut, ServerOut
 from samd_gateway.errors import NotFoundError, UsageError
 from samd_gateway.gateway import Gateway
 from samd_gateway.problems import documented
-from samd_protocol.messages import CommandBody, TrainingStart
+from samd_protocol.messages import (
+    CommandBody,
+    ObservationAdd,
+    PatientAdmit,
+    PatientDischarge,
+    TrainingStart,
+)
 
 
 class CommandRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,6 +27,9 @@ class CommandRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     body: CommandBody
     ttl_s: float = 60.0
+
+
+EXAMPLE = {"body": {"type": "report"}, "ttl_s": 60.0}
 
 
 def command_schema() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -37,23 +48,25 @@ def parse_command(raw: bytes) -> CommandRequest:
         raise UsageError(f"no command: {error}; see CommandRequest in /openapi.json") from error
     if not 1.0 <= request.ttl_s <= 86_400.0:
         raise UsageError("ttl_s must lie between 1 and 86400 seconds")
+    if isinstance(request.body, PatientAdmit | PatientDischarge | ObservationAdd):
+        raise UsageError("what is done at the bedside carries a name; send it by POST /api/ward/DEVICE/…")
     if isinstance(request.body, TrainingStart):
         raise UsageError("training.start belongs to a run; start one by POST /api/runs")
     return request
 
 
 def router(gateway: Gateway) -> APIRouter:
-    """The routes below /api/devices, /api/alerts and /api/server."""
+    """The routes below /api/devices, and /api/server."""
     api = APIRouter(prefix="/api")
 
     def one(name: str) -> DeviceOut:
         with gateway.database.read() as connection:
             found = queries.devices(
                 connection,
+                gateway.roster.some([name]),
                 gateway.now(),
                 gateway.settings.policy,
-                link_down_since=gateway.link.down_since,
-                names=[name],
+                deaf=gateway.link.deaf,
             )
         if not found:
             raise NotFoundError(f"no device {name[:64]!r} is known here; GET /api/devices lists them")
@@ -66,9 +79,10 @@ def router(gateway: Gateway) -> APIRouter:
             return DevicesOut(
                 devices=queries.devices(
                     connection,
+                    gateway.roster.some(),
                     gateway.now(),
                     gateway.settings.policy,
-                    link_down_since=gateway.link.down_since,
+                    deaf=gateway.link.deaf,
                 )
             )
 
@@ -78,22 +92,29 @@ def router(gateway: Gateway) -> APIRouter:
         return one(name)
 
     schema, _ = command_schema()
-    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    body = {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": EXAMPLE}},
+        }
+    }
 
     @api.post(
         "/devices/{name}/commands",
         tags=["devices"],
         status_code=202,
-        responses=documented(404, 422, 503),
+        responses=documented(401, 403, 404, 422, 503),
         openapi_extra=body,
     )
-    async def command(name: str, request: Request) -> CommandOut:
+    async def command(
+        name: str, request: Request, actor: Annotated[Actor, Depends(needs("fleet"))]
+    ) -> CommandOut:
         """Send a command. Whether the device accepts it appears in its results."""
         parsed = parse_command(await request.body())
 
         def send() -> CommandOut:
             one(name)
-            command_id = gateway.runs.command(name, parsed.body, parsed.ttl_s)
+            command_id = gateway.runs.command(name, parsed.body, parsed.ttl_s, actor)
             with gateway.database.read() as connection:
                 sent = queries.results(connection, name, command=command_id)[0]
             return CommandOut(id=command_id, device=name, type=sent.type, expires_at=sent.expires_at)
@@ -106,12 +127,6 @@ def router(gateway: Gateway) -> APIRouter:
         one(name)
         with gateway.database.read() as connection:
             return ResultsOut(results=queries.results(connection, name, command=command, limit=limit))
-
-    @api.get("/alerts", tags=["alerts"])
-    def alerts(*, history: bool = False, limit: int = Query(200, ge=1, le=1000)) -> AlertsOut:
-        """The open alerts, the worst first; with `history` every change, the latest first."""
-        with gateway.database.read() as connection:
-            return AlertsOut(alerts=queries.alerts(connection, history=history, limit=limit))
 
     @api.get("/server", tags=["runs"])
     def server() -> ServerOut:

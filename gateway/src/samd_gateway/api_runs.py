@@ -1,15 +1,21 @@
 """Runs over HTTP."""
 
-from fastapi import APIRouter, Query
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from samd_gateway import runs_query, runs_table
+from samd_gateway.access.actor import Actor
+from samd_gateway.access.http import needs
 from samd_gateway.answers import RunOut, RunsOut
 from samd_gateway.errors import NotFoundError, UsageError
 from samd_gateway.gateway import Gateway
 from samd_gateway.problems import documented
 from samd_protocol.messages import RunSpec
 from samd_protocol.runspec import logit_adjustment, problems
+
+RunId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
 class RunRequest(BaseModel):
@@ -30,9 +36,9 @@ class RunRequest(BaseModel):
     quorum: int = Field(1, description="How many devices must take part, and must reply in each round")
     admission_deadline_s: float = 15.0
     round_deadline_s: float = 60.0
-    seed: int = 0
+    seed: int = Field(0, ge=-(2**63), le=2**63 - 1)
     optimizer: str = Field("adam", description="What a device learns by: adam, or sgd")
-    name: str = Field("", max_length=120, description="A label for people")
+    name: str = Field("", max_length=120, pattern=r"^[^\x00-\x1f\x7f]*$", description="A label for people")
     strategy_settings: dict[str, float] = Field({}, description="Hyper-parameters of the strategy")
     weighting: str = Field("examples", description="What a reply counts by: examples, or severe")
     method: str = Field("none", description="How devices personalise: none, finetune, fedprox, ditto, ...")
@@ -42,8 +48,8 @@ class RunRequest(BaseModel):
     personal_alpha: float = Field(0.5, description="APFL's share of the personal model")
     personal_alpha_rate: float = Field(0.0, description="How fast that share moves; 0: it stays")
     rehearsal: int = Field(0, description="Rows of the forgetting grid among the personal ones")
-    devices: list[str] | None = Field(
-        None, min_length=1, description="Whom to ask; null for all that are online"
+    devices: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = Field(
+        None, min_length=1, max_length=100_000, description="Whom to ask; null for all that are online"
     )
 
     def spec(self) -> RunSpec:
@@ -70,21 +76,24 @@ def router(gateway: Gateway) -> APIRouter:
                 connection,
                 run,
                 gateway.now(),
-                gateway.settings.policy,
+                gateway.states(),
                 link_down_since=gateway.link.down_since,
             )
         if found is None:
             raise NotFoundError(f"no run {run[:64]!r} here; GET /api/runs lists them")
         return found
 
-    @api.post("", status_code=201, responses=documented(404, 409, 422, 503))
-    def start(request: RunRequest) -> RunOut:
+    read = [Depends(needs("read"))]
+    may_run = Annotated[Actor, Depends(needs("runs"))]
+
+    @api.post("", status_code=201, responses=documented(401, 403, 404, 409, 422, 503))
+    def start(request: RunRequest, actor: may_run) -> RunOut:
         """Begin the admission of a run. 409 while another is going on, without server or devices."""
-        run = gateway.runs.begin(request.spec(), request.devices)
+        run = gateway.runs.begin(request.spec(), request.devices, actor)
         gateway.metrics.runs.inc()
         return answer(run)
 
-    @api.get("")
+    @api.get("", dependencies=read, responses=documented(401, 403, 422, 503))
     def runs(limit: int = Query(20, ge=1, le=200)) -> RunsOut:
         """The latest runs first; `current` is the one that is going on."""
         with gateway.database.read() as connection:
@@ -92,22 +101,22 @@ def router(gateway: Gateway) -> APIRouter:
                 runs=runs_query.runs(
                     connection,
                     gateway.now(),
-                    gateway.settings.policy,
+                    gateway.states(),
                     link_down_since=gateway.link.down_since,
                     limit=limit,
                 ),
                 current=runs_table.current(connection),
             )
 
-    @api.get("/{run}", responses=documented(404))
-    def one(run: str) -> RunOut:
+    @api.get("/{run}", dependencies=read, responses=documented(401, 403, 404, 422, 503))
+    def one(run: RunId) -> RunOut:
         """One run: where it stands, whom it waits for and why, and every round so far."""
         return answer(run)
 
-    @api.post("/{run}/stop", status_code=202, responses=documented(404, 409))
-    def stop(run: str) -> RunOut:
+    @api.post("/{run}/stop", status_code=202, responses=documented(401, 403, 404, 409, 422, 503))
+    def stop(run: RunId, actor: may_run) -> RunOut:
         """Stop a run; the model in use stays."""
-        gateway.runs.end(run)
+        gateway.runs.end(run, actor)
         return answer(run)
 
     return api

@@ -2,15 +2,20 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from samd_gateway.access.actor import Actor
+from samd_gateway.access.http import needs
 from samd_gateway.answers import HealthOut
 from samd_gateway.events import Subscriber
 from samd_gateway.gateway import Gateway
+from samd_gateway.problems import documented
 
+Reader = Annotated[Actor, Depends(needs("read"))]
 SEND_TIMEOUT_S = 10.0
 """A reader that takes nothing for so long is cut off."""
 
@@ -20,20 +25,24 @@ def router(gateway: Gateway) -> APIRouter:
     api = APIRouter(tags=["system"])
 
     @api.get("/healthz", responses={503: {"model": HealthOut, "description": "A part does not work"}})
-    def healthz(response: Response) -> HealthOut:
-        """200 if the broker, the database and the ingest work, else 503 with what is wrong."""
+    def healthz(request: Request, response: Response) -> HealthOut:
+        """200 if the broker, the database and the ingest work, else 503 with what is wrong; who is not
+        signed in is told which part, and no more."""
         health = gateway.health()
+        stranger = request.state.actor is None
+        if stranger:
+            health = {part: "ok" if state == "ok" else "failing" for part, state in health.items()}
         well = all(state == "ok" for state in health.values())
         response.status_code = 200 if well else 503
         return HealthOut(
             status="ok" if well else "unhealthy",
-            queue=gateway.ingest.depth,
-            version=gateway.settings.version,
+            queue=None if stranger else gateway.ingest.depth,
+            version=None if stranger else gateway.settings.version,
             **health,
         )
 
-    @api.get("/metrics", response_class=Response)
-    def metrics() -> Response:
+    @api.get("/metrics", response_class=Response, responses=documented(401, 403, 503))
+    def metrics(_actor: Reader) -> Response:
         """Prometheus text format."""
         gateway.metrics.queue_depth.set(gateway.ingest.depth)
         return Response(gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -50,7 +59,8 @@ def router(gateway: Gateway) -> APIRouter:
     @api.get(
         "/api/events",
         response_class=EventSourceResponse,
-        responses={
+        responses=documented(401, 403, 503)
+        | {
             200: {
                 "description": "Server-sent events: hello, device, assessment, alert, run, training; "
                 "the data of each is JSON as in the answers of the API",
@@ -58,7 +68,7 @@ def router(gateway: Gateway) -> APIRouter:
             }
         },
     )
-    async def events() -> EventSourceResponse:
+    async def events(_actor: Reader) -> EventSourceResponse:
         """What happens, as it happens. A reader that is too slow is cut off and connects again."""
         return EventSourceResponse(stream(gateway.events.subscribe()), ping=15, send_timeout=SEND_TIMEOUT_S)
 

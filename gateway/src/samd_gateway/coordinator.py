@@ -1,30 +1,35 @@
 """Runs: admission, the hand-over to the server, stopping, and the lease. One thread, and the database.
 
 All that a run is stands in the database; this thread looks at it whenever something was committed or a
-moment has come, decides by `admission.decide`, and acts. So a gateway that was killed goes on where it was.
+moment has come, decides by `admission.decide`, and acts. So a gateway that was killed goes on where it was,
+and of several on one database the leader goes on with what another began.
 """
 
 import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from samd_gateway import admission, runs_table, schema
+from samd_gateway import admission, eligibility, runs_table
+from samd_gateway.access import audit
+from samd_gateway.access.actor import Actor
+from samd_gateway.dispatch import Dispatch
 from samd_gateway.errors import ConflictError, NotFoundError, UnavailableError
-from samd_gateway.link import Link
+from samd_gateway.handover import HandOver
+from samd_gateway.link import SENT_WITHIN_S, Link
 from samd_gateway.schema import Database
 from samd_protocol import topics
 from samd_protocol.envelope import Sealer
 from samd_protocol.messages import (
     Command,
     CommandBody,
-    RunOrder,
     RunSpec,
     ServerState,
     TrainingStart,
@@ -33,12 +38,11 @@ from samd_protocol.messages import (
 
 log = logging.getLogger(__name__)
 
-ORDER_EXPIRES_S = 60.0
-RESEND_ORDER_S = 10.0
-"""An order that the server has not answered by a status is sent again; the run's id is what makes it one."""
-STOP_WAIT_S = 10.0
-"""How long the server may take to confirm a stop before the run is closed without its word."""
 COMMAND_EXPIRES_S = 60.0
+ASK_AGAIN_S = 1.0
+"""Devices answer within a second. Those that are silent by then are asked again, once, by a gateway that has
+taken a run over: the one that began it may have been killed before its question was out."""
+IDLE_S = 5.0
 
 
 class Coordinator:
@@ -49,24 +53,34 @@ class Coordinator:
         database: Database,
         link: Link,
         sealer: Sealer,
+        dispatch: Dispatch,
         *,
         online: Callable[[], Mapping[str, str]],
         server: Callable[[], ServerState | None],
+        leading: Callable[[], bool] = lambda: True,
         changed: Callable[[str], None] = lambda run: None,
         grace_s: float = admission.GRACE_S,
+        look_s: float = IDLE_S,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`online` gives each known device's derived state; `server` the server's last word, if any."""
+        """`online` gives each known device's derived state; `server` the server's last word, if any;
+        `leading` says whether this gateway is the one that moves runs on; `look_s` is how often it looks for
+        what others wrote into the database."""
         self._database = database
         self._link = link
         self._sealer = sealer
+        self._dispatch = dispatch
         self._devices = online
         self._server = server
+        self._leading = leading
         self._changed = changed
         self._grace_s = grace_s
+        self._look_s = look_s
         self._now = now
         self._wake = threading.Event()
         self._telling = threading.Lock()
+        self._handover = HandOver(database, link, sealer, server=server, changed=changed, now=now)
+        self._asked: set[str] = set()
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="runs", daemon=True)
 
@@ -84,109 +98,75 @@ class Coordinator:
 
     # what people ask for
 
-    def begin(self, spec: RunSpec, devices: list[str] | None) -> str:
-        """Start the admission of a run; returns its id.
+    def begin(
+        self,
+        spec: RunSpec,
+        devices: Sequence[str] | None,
+        actor: Actor,
+        *,
+        also: Callable[[Connection, str], None] | None = None,
+    ) -> str:
+        """Start the admission of a run; returns its id. `also` writes beside it, given that id.
 
         Raises ConflictError when another run is going on, no server is online, it serves another task or
         cannot do the method, or fewer devices are online than the quorum needs; UnavailableError without
-        broker.
+        broker; ForbiddenError.
         """
-        server = self._server()
-        if server is None or server.status != "online":
-            raise ConflictError("no server is online, and a run needs one; start it: samd-server run")
-        if server.model_version is None or server.graph_sha256 is None:
-            raise ConflictError("the server has no model to start from; give it one: samd-server export")
-        served = server.served(spec.task)
-        if served is None:
-            offered = [each for each in (server.task, *(one.task for one in server.others)) if each]
-            raise ConflictError(
-                f"the server trains {' and '.join(map(repr, offered))}, not {spec.task!r}; "
-                f"choose --task {offered[0] if offered else 'severity'}"
-            )
-        if spec.method != "none" and spec.method not in served.methods:
-            able = ", ".join(served.methods) or "none"
-            raise ConflictError(
-                f"method: the server's model cannot be trained by {spec.method!r}; choose one of: {able}"
-            )
-        states = self._devices()
-        if devices is None:
-            asked = sorted(name for name, state in states.items() if state == "online")
-        else:
-            asked = sorted(set(devices))
-            unknown = [name for name in asked if name not in states]
-            if unknown:
-                raise NotFoundError(f"no device {unknown[0]!r} is known here; GET /api/devices lists them")
-        if len(asked) < spec.quorum:
-            which = "are online" if devices is None else "were named"
-            raise ConflictError(
-                f"{len(asked)} devices {which} and the quorum is {spec.quorum}; start more or lower it"
-            )
+        actor.need("runs")
+        served = eligibility.served(self._server(), spec)
+        asked = eligibility.asked(devices, self._devices(), spec.quorum)
         self._tell_ended()
         now = self._now()
         run = f"run-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         start = TrainingStart(
             run=run, task=spec.task, model_version=served.model_version, graph_sha256=served.graph_sha256
         )
-        expires = datetime.fromtimestamp(now + spec.admission_deadline_s, UTC)
-        sealed = {
-            device: self._sealer.seal(Command(expires_at=expires, body=start), expires_at=expires)
-            for device in asked
-        }
-        if not self._link.connected:
-            raise UnavailableError(
-                f"the broker cannot be reached ({self._link.problem}); start it: samd-gateway broker"
-            )
-        # On record first: an answer can only be matched to a command that is there.
-        with self._database.write() as connection:
+
+        def create(connection: Connection, commands: Mapping[str, str]) -> None:
             runs_table.create(
                 connection,
                 run,
                 spec,
-                commands={device: envelope.id for device, envelope in sealed.items()},
+                commands=dict(commands),
                 start_version=served.model_version,
                 graph_sha256=served.graph_sha256,
                 now=now,
             )
-            connection.execute(
-                schema.commands.insert(),
-                [
-                    _command_row(device, envelope.id, start, now, expires.timestamp())
-                    for device, envelope in sealed.items()
-                ],
-            )
-        for device, envelope in sealed.items():
-            self._link.publish(topics.down(device, "command"), envelope)
+            after = {"spec": msgspec.to_builtins(spec), "devices": asked}
+            audit.record(connection, actor, "run.start", f"run/{run}", now=now, after=after)
+            if also is not None:
+                also(connection, run)
+
+        self._dispatch.send(dict.fromkeys(asked, start), spec.admission_deadline_s, also=create)
+        self._asked = {run}
         self._changed(run)
         self.poke()
         return run
 
-    def command(self, device: str, body: CommandBody, ttl_s: float) -> str:
+    def command(self, device: str, body: CommandBody, ttl_s: float, actor: Actor) -> str:
         """Send one command; returns its id. The device's answer appears in its results."""
         now = self._now()
-        expires = datetime.fromtimestamp(now, UTC) + timedelta(seconds=ttl_s)
-        envelope = self._sealer.seal(Command(expires_at=expires, body=body), expires_at=expires)
-        if not self._link.connected:
-            raise UnavailableError(
-                f"the broker cannot be reached ({self._link.problem}); start it: samd-gateway broker"
-            )
-        with self._database.write() as connection:
-            connection.execute(
-                schema.commands.insert(), [_command_row(device, envelope.id, body, now, expires.timestamp())]
-            )
-        self._link.publish(topics.down(device, "command"), envelope)
-        return envelope.id
 
-    def end(self, run: str) -> None:
+        def note(connection: Connection, ids: Mapping[str, str]) -> None:
+            after = msgspec.to_builtins(body) | {"command": ids[device]}
+            audit.record(connection, actor, "device.command", f"device/{device}", now=now, after=after)
+
+        return self._dispatch.send({device: body}, ttl_s, also=note)[device]
+
+    def end(self, run: str, actor: Actor) -> None:
         """Stop a run. Raises NotFoundError, and ConflictError when it has ended already."""
+        actor.need("runs")
         now = self._now()
         with self._database.write() as connection:
             row = runs_table.row(connection, run)
             if row is None:
-                raise NotFoundError(f"no run {run!r} here; GET /api/runs lists them")
+                raise NotFoundError(f"no run {run[:64]!r} here; GET /api/runs lists them")
             if row["state"] in runs_table.TERMINAL:
                 raise ConflictError(f"run {run} has ended already ({row['state']})", run=run)
             if row["stop_requested_at"] is None:
                 runs_table.change(connection, run, now, stop_requested_at=now)
+                before = {"state": row["state"]}
+                audit.record(connection, actor, "run.stop", f"run/{run}", now=now, before=before)
         self.poke()
 
     # the thread
@@ -197,13 +177,13 @@ class Coordinator:
             if self._stopping:  # said between the look at it and the clearing
                 return
             try:
-                wait_s = self.step()
+                wait_s = self.step() if self._leading() else IDLE_S
             except UnavailableError:
                 wait_s = 0.5
             except SQLAlchemyError as error:
                 log.error("runs: the database cannot be used (%s); trying again", type(error).__name__)
                 wait_s = 1.0
-            self._wake.wait(wait_s)
+            self._wake.wait(min(wait_s, self._look_s))
 
     def step(self) -> float:
         """Look at the run that holds the lease, act, and return the seconds until the next look is due."""
@@ -213,43 +193,30 @@ class Coordinator:
             row = None if run is None else runs_table.row(connection, run)
             answers = [] if run is None else runs_table.answers(connection, run)
         if row is None:
-            return 5.0
+            return IDLE_S
         if row["stop_requested_at"] is not None:
-            return self._stop(row)
+            return self._handover.stop(row)
         if row["state"] == "admitting":
             return self._admit(row, answers)
         if row["state"] == "handed-over":
-            return self._order(row, answers)
+            return self._handover.order(row, answers)
         return 1.0
 
     def _tell_ended(self) -> None:
         """Send the devices of an ended run away, before the next run asks them: one that still believes in
-        the old run would refuse the new one."""
+        the old run would refuse the new one. They count as told once the broker has it."""
         with self._telling:
             with self._database.read() as connection:
                 untold = runs_table.untold(connection)
-            if not untold:
-                return
-            now = self._now()
-            expires = datetime.fromtimestamp(now + COMMAND_EXPIRES_S, UTC)
-            stops = [(device, TrainingStop(run=ended)) for ended, device in untold]
-            sealed = [
-                self._sealer.seal(Command(expires_at=expires, body=stop), expires_at=expires)
-                for _, stop in stops
-            ]
-            with self._database.write() as connection:
-                connection.execute(
-                    schema.commands.insert(),
-                    [
-                        _command_row(device, envelope.id, stop, now, expires.timestamp())
-                        for (device, stop), envelope in zip(stops, sealed, strict=True)
-                    ],
+            for run in dict.fromkeys(ended for ended, _ in untold):
+                devices = [device for ended, device in untold if ended == run]
+                stop = TrainingStop(run=run)
+                self._dispatch.send(
+                    dict.fromkeys(devices, stop), COMMAND_EXPIRES_S, sent_within_s=SENT_WITHIN_S
                 )
-            for (device, _), envelope in zip(stops, sealed, strict=True):
-                self._link.publish(topics.down(device, "command"), envelope)
-            with self._database.write() as connection:
-                for ended, device in untold:
-                    runs_table.tell(connection, ended, device)
+                with self._database.write() as connection:
+                    for device in devices:
+                        runs_table.tell(connection, run, device)
 
     def _admit(self, row: Mapping[str, Any], found: list[dict[str, Any]]) -> float:
         spec = msgspec.json.decode(row["spec"], type=RunSpec)
@@ -263,7 +230,7 @@ class Coordinator:
             grace_s=self._grace_s,
         )
         if isinstance(decision, admission.Wait):
-            return max(decision.until - now, 0.001)
+            return min(max(decision.until - now, 0.001), self._ask_again(row, spec, found, now))
         with self._database.write() as connection:
             fresh = runs_table.row(connection, row["id"])
             if fresh is None or fresh["state"] != "admitting" or fresh["stop_requested_at"] is not None:
@@ -276,53 +243,31 @@ class Coordinator:
         self._changed(row["id"])
         return 0.0
 
-    def _order(self, row: Mapping[str, Any], found: list[dict[str, Any]]) -> float:
-        """Give the run to the server; again after a while, if it has not said a word about it."""
-        now = self._now()
-        due = row["ordered_at"] is None or now >= row["ordered_at"] + RESEND_ORDER_S
-        if not due:
-            return float(max(row["ordered_at"] + RESEND_ORDER_S - now, 0.01))
-        server = self._server()
-        if row["ordered_at"] is not None and (server is None or server.status != "online"):
-            return 1.0  # one order waits for it at the broker; the next one when it is back
-        order = RunOrder(
-            action="start",
+    def _ask_again(
+        self, row: Mapping[str, Any], spec: RunSpec, found: list[dict[str, Any]], now: float
+    ) -> float:
+        """The same question to those that have not answered a run that another process began; returns the
+        seconds until that is due."""
+        if row["id"] in self._asked:
+            return IDLE_S
+        due = row["created_at"] + ASK_AGAIN_S
+        if now < due:
+            return float(due - now)
+        expires = datetime.fromtimestamp(row["created_at"] + spec.admission_deadline_s, UTC)
+        start = TrainingStart(
             run=row["id"],
-            spec=msgspec.json.decode(row["spec"], type=RunSpec),
-            devices=sorted(each["device"] for each in found if each["admitted"]),
+            task=spec.task,
+            model_version=row["start_version"],
+            graph_sha256=row["graph_sha256"],
         )
-        self._send_order(order, now)
-        return RESEND_ORDER_S
-
-    def _send_order(self, order: RunOrder, now: float) -> None:
-        expires = datetime.fromtimestamp(now + ORDER_EXPIRES_S, UTC)
-        self._link.publish(topics.SERVER_ORDER, self._sealer.seal(order, expires_at=expires))
-        with self._database.write() as connection:
-            runs_table.change(connection, order.run, now, ordered_at=now)
-
-    def _stop(self, row: Mapping[str, Any]) -> float:
-        now = self._now()
-        if row["state"] == "admitting":
-            return self._stopped(row, now, "stopped by an operator before it began")
-        if row["ordered_at"] is None or row["ordered_at"] < row["stop_requested_at"]:
-            self._send_order(RunOrder(action="stop", run=row["id"]), now)
-        server = self._server()
-        if server is None or server.status != "online":
-            return self._stopped(
-                row, now, "stopped by an operator; the server is offline and learns of it when it is back"
-            )
-        until = row["stop_requested_at"] + STOP_WAIT_S
-        if now >= until:
-            return self._stopped(row, now, "stopped by an operator; the server has not confirmed it")
-        return float(until - now)
-
-    def _stopped(self, row: Mapping[str, Any], now: float, reason: str) -> float:
-        with self._database.write() as connection:
-            fresh = runs_table.row(connection, row["id"])
-            if fresh is not None and fresh["state"] not in runs_table.TERMINAL:
-                runs_table.finish(connection, row["id"], "stopped", now, reason=reason)
-        self._changed(row["id"])
-        return 0.0
+        for each in found:
+            if each["status"] is None:
+                sealed = self._sealer.seal(Command(expires_at=expires, body=start), expires_at=expires)
+                # under the id that it has on record: a device that knows it does nothing twice
+                again = msgspec.structs.replace(sealed, id=each["command"])
+                self._link.publish(topics.down(each["device"], "command"), again)
+        self._asked = {row["id"]}
+        return IDLE_S
 
 
 def answers_of(found: list[dict[str, Any]]) -> list[admission.Answer]:
@@ -336,16 +281,3 @@ def answers_of(found: list[dict[str, Any]]) -> list[admission.Answer]:
         )
         for each in found
     ]
-
-
-def _command_row(
-    device: str, command: str, body: CommandBody, now: float, expires_at: float
-) -> dict[str, Any]:
-    return {
-        "id": command,
-        "device": device,
-        "type": str(body.__struct_config__.tag),
-        "body": msgspec.json.encode(body).decode(),
-        "issued_at": now,
-        "expires_at": expires_at,
-    }

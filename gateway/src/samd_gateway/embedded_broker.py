@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from samd_gateway.errors import UsageError
 from samd_gateway.listen import bind, check_loopback
@@ -30,6 +31,9 @@ MAX_INFLIGHT = 100
 
 SEGMENT_BYTES, SEGMENTS = 8 * 1024 * 1024, 8
 """What is kept in memory for each subscribed filter, for clients that are away: the oldest goes first."""
+
+ALIASES = 4096
+"""What rumqttd says of topic aliases, whatever it is configured to."""
 
 REMEDY = "for other machines use Mosquitto with a certificate for each device"
 
@@ -70,6 +74,11 @@ max_payload_size = {MAX_PAYLOAD_BYTES}
 max_inflight_count = {MAX_INFLIGHT}
 dynamic_filters = true
 """
+
+
+def is_embedded(connack: Any) -> bool:
+    """Whether the properties of a CONNACK are those of this broker: it names nothing but 4096 aliases."""
+    return getattr(connack, "TopicAliasMaximum", None) == ALIASES and not hasattr(connack, "ReceiveMaximum")
 
 
 def accepts(host: str, port: int) -> bool:

@@ -3,6 +3,8 @@
 GatewayError
 ├── UsageError       what was asked cannot be done like this: correct it and try again; exit code 2
 ├── ConflictError    not now: another run is going on, too few devices, no server; HTTP 409
+├── SignInError      who asks is not known: no session, no token, a wrong password; HTTP 401
+├── ForbiddenError   who asks is known and may not; HTTP 403
 ├── NotFoundError    no such run, device, command or model; HTTP 404
 └── UnavailableError a part that is needed is not there at this moment: broker or database; HTTP 503
 """
@@ -22,6 +24,14 @@ class ConflictError(GatewayError):
     def __init__(self, text: str, **extra: str | int | None) -> None:
         super().__init__(text)
         self.extra = extra
+
+
+class SignInError(GatewayError):
+    """Nobody is signed in, or what was shown to prove it is not valid (any more)."""
+
+
+class ForbiddenError(GatewayError):
+    """Known, and not allowed."""
 
 
 class NotFoundError(GatewayError):

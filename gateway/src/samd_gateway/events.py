@@ -30,6 +30,14 @@ class Subscriber:
         self.loop = loop
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue(maxsize=size)
         self.dropped = False
+        self.offered = 0
+        """Events that are on their way to it, or were: each is counted before it arrives in the loop."""
+        self._taken = 0
+
+    @property
+    def behind(self) -> int:
+        """How many events it has not taken yet."""
+        return self.offered - self._taken
 
     def offer(self, event: Event) -> bool:
         """In the reader's own loop. False when the queue is full: then the reader is told to end."""
@@ -49,7 +57,9 @@ class Subscriber:
         self._queue.put_nowait(None)
 
     async def get(self) -> Event | None:
-        return await self._queue.get()
+        event = await self._queue.get()
+        self._taken += 1
+        return event
 
 
 class Events:
@@ -82,9 +92,17 @@ class Events:
         """Whether anybody would receive an event."""
         return bool(self._subscribers)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether some reader's queue is more than a quarter full: who has much to tell may wait a little."""
+        with self._lock:
+            return any(subscriber.behind > self._size // 4 for subscriber in self._subscribers)
+
     def publish(self, event: Event) -> None:
         with self._lock:
             subscribers = list(self._subscribers)
+            for subscriber in subscribers:
+                subscriber.offered += 1
         for subscriber in subscribers:
             try:
                 subscriber.loop.call_soon_threadsafe(self._deliver, subscriber, event)

@@ -1,18 +1,26 @@
 """From a topic and its bytes to a checked item, or to the reason why it is dropped. Pure."""
 
 from collections.abc import Callable
+from datetime import datetime
 
 import msgspec
 
+from samd_gateway.printable import needs_care, plain_all
 from samd_protocol import envelope, messages, topics
 from samd_protocol.errors import MessageError
 
 KINDS: tuple[str, ...] = ("state", "heartbeat", "assessment", "alert", "training", "result", "config")
 """What is read from devices; training updates are for the server alone."""
 
-SERVER_KINDS = {topics.SERVER_RUN: "run.status", topics.SERVER_STATE: "server.state"}
+SERVER_KINDS = {
+    topics.SERVER_RUN: "run.status",
+    topics.SERVER_STATE: "server.state",
+    topics.SERVER_MODEL_ANSWER: "model.answer",
+}
 
 _LARGEST = 2**63 - 1
+_NO_END = 253_402_300_799.0  # 9999-12-31T23:59:59Z: how a certificate says that it has no end (RFC 5280)
+_LAST_MOMENT = 253_402_214_400.0  # a day before the year 10000, whatever the time zone
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,17 +31,17 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     envelope: envelope.Envelope
     received_at: float
     retained: bool = False
+    text: str = ""
 
     @property
     def body(self) -> str:
         """The message's data as JSON."""
-        return msgspec.json.encode(self.envelope.data).decode()
+        return self.text or msgspec.json.encode(self.envelope.data).decode()
 
 
-def filters() -> list[str]:
-    """The subscriptions of a gateway."""
-    from_devices = [f"{topics.ROOT}/d/+/up/{kind}" for kind in KINDS]
-    return [*from_devices, *SERVER_KINDS]
+def device_filters() -> list[str]:
+    """What a gateway hears of devices; of the server it hears `SERVER_KINDS`."""
+    return [f"{topics.ROOT}/d/+/up/{kind}" for kind in KINDS]
 
 
 def sender_of(topic: str) -> str:
@@ -54,11 +62,53 @@ def parse(topic: str, payload: bytes, received_at: float, *, retained: bool = Fa
         sender, kind = topics.parse_up(topic)
         if kind not in KINDS:
             raise MessageError("topic", f"a gateway does not read {topic!r}")
+        if sender == "server":
+            raise MessageError("name", "a device must not be called 'server', which is another sender's name")
     message = envelope.decode(payload, sender=sender)
     if message.type != kind:
         raise MessageError("topic", f"a message of type {message.type!r} on the topic of {kind!r}")
     _check(message)
-    return Item(sender=sender, kind=kind, envelope=message, received_at=received_at, retained=retained)
+    _check_times(message)
+    text = msgspec.json.encode(message.data).decode()
+    if needs_care(text):
+        message, text = _with_plain_text(message, text)
+    return Item(
+        sender=sender, kind=kind, envelope=message, received_at=received_at, retained=retained, text=text
+    )
+
+
+def _with_plain_text(message: envelope.Envelope, text: str) -> tuple[envelope.Envelope, str]:
+    """The message with its texts as they may be shown and logged; see `printable`."""
+    raw = msgspec.json.decode(text)
+    cleaned = plain_all(raw)
+    if cleaned == raw:
+        return message, text
+    try:
+        data = msgspec.convert(cleaned, type=type(message.data))
+    except msgspec.ValidationError as error:
+        raise MessageError("malformed", "a text that is no plain text where a word is expected") from error
+    return msgspec.structs.replace(message, data=data), msgspec.json.encode(data).decode()
+
+
+def _check_times(message: envelope.Envelope) -> None:
+    """Refuse times that no clock shows and no database or page can hold; a clock that is merely wrong
+    passes."""
+    times: list[datetime | None] = [message.sent_at, message.expires_at]
+    match message.data:
+        case messages.Assessment() as assessment:
+            times += [assessment.observed_at, assessment.next_due_at]
+            if assessment.deterioration is not None:
+                times.append(assessment.deterioration.asked_at)
+        case messages.Alert() as alert:
+            times.append(alert.observed_at)
+        case messages.Heartbeat(certificate_expires_at=datetime() as end) if end.timestamp() > _NO_END:
+            raise MessageError("range", "a certificate that ends after the year 9999")
+        case messages.Training() as training:
+            times.append(training.first_step_at)
+        case _:
+            pass
+    if any(time is not None and not 0.0 <= time.timestamp() <= _LAST_MOMENT for time in times):
+        raise MessageError("range", "a time before 1970 or at the end of the year 9999")
 
 
 def _check(message: envelope.Envelope) -> None:
@@ -81,6 +131,8 @@ def _check(message: envelope.Envelope) -> None:
             numbers.append(config.version)
         case messages.Result() as result:
             names.append(result.command)
+        case messages.ModelAnswer() as answer:
+            names.append(answer.order)
         case messages.RunStatus() as status:
             numbers += [status.round, status.rounds, status.model_version]
             names.append(status.run)

@@ -51,6 +51,32 @@ class Metrics:
             "samd_gateway_event_clients_dropped", "Readers that were too slow", registry=self.registry
         )
         self.runs = Counter("samd_gateway_runs", "Runs begun", registry=self.registry)
+        self.lag_seconds = Histogram(
+            "samd_gateway_lag_seconds",
+            "From reception to commit, of the oldest message of a transaction",
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self.flagged = Gauge(
+            "samd_gateway_devices_flagged",
+            "Devices that are limited or not believed in some point",
+            registry=self.registry,
+        )
+        self.alerts = Gauge(
+            "samd_gateway_alerts_active", "Open alerts", ["acknowledged"], registry=self.registry
+        )
+        self.notifications_pending = Gauge(
+            "samd_gateway_notifications_pending", "Notifications to deliver", registry=self.registry
+        )
+        self.leading = Gauge(
+            "samd_gateway_leading",
+            "1 while this gateway does what one alone may do",
+            registry=self.registry,
+        )
+        self.runs_active = Gauge("samd_gateway_runs_active", "Runs that go on", registry=self.registry)
+        self.database_bytes = Gauge(
+            "samd_gateway_database_bytes", "Size of the database", registry=self.registry
+        )
 
     def text(self) -> bytes:
         """The exposition format of Prometheus."""

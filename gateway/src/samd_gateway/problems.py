@@ -9,8 +9,17 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from samd_gateway.access.throttle import ThrottledError
 from samd_gateway.answers import Problem
-from samd_gateway.errors import ConflictError, NotFoundError, UnavailableError, UsageError
+from samd_gateway.api_rest import allowed
+from samd_gateway.errors import (
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    SignInError,
+    UnavailableError,
+    UsageError,
+)
 from samd_protocol.errors import BundleError, MessageError
 
 MEDIA_TYPE = "application/problem+json"
@@ -44,6 +53,22 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ConflictError)
     async def _conflict(_request: Request, error: ConflictError) -> JSONResponse:
         return problem(409, str(error), **error.extra)
+
+    @app.exception_handler(ThrottledError)
+    async def _throttled(_request: Request, error: ThrottledError) -> JSONResponse:
+        response = problem(429, str(error))
+        response.headers["retry-after"] = str(error.wait_s)
+        return response
+
+    @app.exception_handler(SignInError)
+    async def _sign_in(_request: Request, error: SignInError) -> JSONResponse:
+        response = problem(401, str(error))
+        response.headers["www-authenticate"] = "Bearer"
+        return response
+
+    @app.exception_handler(ForbiddenError)
+    async def _forbidden(_request: Request, error: ForbiddenError) -> JSONResponse:
+        return problem(403, str(error))
 
     @app.exception_handler(NotFoundError)
     async def _not_found(_request: Request, error: NotFoundError) -> JSONResponse:
@@ -80,6 +105,9 @@ def install(app: FastAPI) -> None:
             detail = f"nothing is served at {request.url.path}; /openapi.json lists what is"
         response = problem(error.status_code, detail)
         response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            # Starlette names the methods of the first route that has this path, and others have it too
+            response.headers["allow"] = ", ".join(allowed(app, request.url.path))
         return response
 
     @app.exception_handler(Exception)

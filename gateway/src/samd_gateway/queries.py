@@ -1,7 +1,7 @@
 """From the tables to the answers of the API. Reads only; the time is an argument."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,14 +13,22 @@ from samd_gateway.answers import (
     AlertOut,
     AssessmentOut,
     DeviceOut,
+    FactOut,
+    FactsOut,
     HeartbeatOut,
     ResultOut,
     ServerOut,
     TrainingOut,
 )
-from samd_gateway.recorder import contact_of
-from samd_gateway.states import DeviceState, Policy, data_age_s, derive
+from samd_gateway.facts import Fact, Facts, facts
+from samd_gateway.intake import Item
+from samd_gateway.latest_rows import latest_row
+from samd_gateway.roster import Known
+from samd_gateway.states import Deaf, Policy, data_age_s
 from samd_protocol.messages import ServerState
+
+AT_ONCE = 500
+"""More devices than this are not asked for by name: then the whole table is read."""
 
 
 def rows(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
@@ -43,58 +51,47 @@ def _data(row: Mapping[str, Any]) -> dict[str, Any]:
     return data
 
 
-def device_states(
-    connection: Connection, now: float, policy: Policy, *, link_down_since: float | None = None
-) -> dict[str, DeviceState]:
-    """Each known device's derived state."""
-    found = rows(connection, select(schema.devices).order_by(schema.devices.c.name))
-    return {
-        row["name"]: derive(contact_of(row), now, policy, link_down_since=link_down_since) for row in found
-    }
-
-
 def devices(
     connection: Connection,
+    known: Mapping[str, Known],
     now: float,
     policy: Policy,
     *,
-    link_down_since: float | None = None,
-    names: Sequence[str] | None = None,
+    deaf: Deaf | None = None,
 ) -> list[DeviceOut]:
-    """The devices (or those of `names`), sorted by name, each with the latest of each kind that it sent."""
-    table, latest = schema.devices, schema.latest
-    query, newest = select(table).order_by(table.c.name), select(latest)
-    if names is not None:
-        query, newest = query.where(table.c.name.in_(names)), newest.where(latest.c.device.in_(names))
+    """These devices of the roster, sorted by name, each with the latest of each kind that it sent."""
+    newest = select(schema.latest)
+    if len(known) <= AT_ONCE:
+        newest = newest.where(schema.latest.c.device.in_(known))
     kinds: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows(connection, newest):
         kinds.setdefault(row["device"], {})[row["kind"]] = row
-    found = rows(connection, query)
-    return [_device(row, kinds.get(row["name"], {}), now, policy, link_down_since) for row in found]
+    return [_device(known[name], kinds.get(name, {}), now, policy, deaf) for name in sorted(known)]
 
 
 def _device(
-    row: dict[str, Any],
-    latest: Mapping[str, dict[str, Any]],
-    now: float,
-    policy: Policy,
-    link_down_since: float | None,
+    known: Known, latest: Mapping[str, dict[str, Any]], now: float, policy: Policy, deaf: Deaf | None
 ) -> DeviceOut:
-    state = derive(contact_of(row), now, policy, link_down_since=link_down_since)
     assessment = _assessment(latest.get("assessment"), now)
     alert, heartbeat, training = latest.get("alert"), latest.get("heartbeat"), latest.get("training")
     return DeviceOut(
-        name=row["name"],
-        state=state.state,
-        reason=state.reason,
-        since=moment(state.since),
-        reported=row["reported"],
-        last_heard=moment(row["last_heard"]),
-        silent_s=None if row["last_heard"] is None else max(now - row["last_heard"], 0.0),
+        name=known.name,
+        state=known.state.state,
+        reason=known.state.reason,
+        since=moment(known.state.since),
+        reported=known.reported,
+        last_heard=moment(known.last_heard),
+        silent_s=None if known.last_heard is None else max(now - known.last_heard, 0.0),
         data_age_s=None if assessment is None else assessment.age_s,
-        client_version=row["client_version"],
-        model_version=row["model_version"],
-        boot_id=row["boot_id"],
+        facts=facts_out(facts(known, now, policy, deaf=deaf)),
+        client_version=known.client_version,
+        model_version=known.model_version,
+        boot_id=known.boot_id,
+        clock_offset_s=known.clock_offset_s,
+        clock_synced=known.clock_synced,
+        certificate_expires_at=moment(known.certificate_expires_at),
+        flagged=known.flagged,
+        flagged_at=moment(known.flagged_at),
         assessment=assessment,
         alert=None if alert is None else alert_out(alert),
         heartbeat=None
@@ -103,6 +100,20 @@ def _device(
         training=None
         if training is None
         else TrainingOut(received_at=at(training["received_at"]), **_data(training)),
+    )
+
+
+def facts_out(found: Facts) -> FactsOut:
+    """The four facts as the API shows them."""
+
+    def out(fact: Fact) -> FactOut:
+        return FactOut(status=fact.status, at=moment(fact.at), age_s=fact.age_s, reason=fact.reason)
+
+    return FactsOut(
+        last_will=out(found.last_will),
+        heartbeat=out(found.heartbeat),
+        data=out(found.data),
+        source=out(found.source),
     )
 
 
@@ -115,21 +126,17 @@ def _assessment(row: dict[str, Any] | None, now: float) -> AssessmentOut | None:
     return AssessmentOut(received_at=at(row["received_at"]), age_s=age, **data)
 
 
+def newest_out(item: Item, now: float) -> AssessmentOut | TrainingOut:
+    """A message as the newest of its kind, as it will be read from the tables."""
+    row = latest_row(item)
+    if item.kind == "assessment" and (found := _assessment(row, now)) is not None:
+        return found
+    return TrainingOut(received_at=at(row["received_at"]), **_data(row))
+
+
 def alert_out(row: Mapping[str, Any]) -> AlertOut:
     """A row of `latest` or `messages` that holds an alert."""
     return AlertOut(device=row["device"], received_at=at(row["received_at"]), **_data(row))
-
-
-def alerts(connection: Connection, *, history: bool = False, limit: int = 200) -> list[AlertOut]:
-    """The open alerts, worst first; with `history` every change, the latest first."""
-    if history:
-        table = schema.messages
-        query = select(table).where(table.c.kind == "alert").order_by(desc(table.c.received_at)).limit(limit)
-        return [alert_out(row) for row in rows(connection, query)]
-    newest = select(schema.latest).where(schema.latest.c.kind == "alert")
-    found = [alert_out(row) for row in rows(connection, newest)]
-    still = [alert for alert in found if alert.state != "cleared"]
-    return sorted(still, key=lambda alert: (-alert.severity, alert.received_at, alert.device))[:limit]
 
 
 def results(

@@ -1,214 +1,132 @@
 """Writes a batch of accepted items into the database, within the caller's transaction.
 
-Idempotent: an item that is already there changes nothing. What is newest is decided here: `up/state` by boot
-and connection (see `states.supersedes`), every other kind by (boot, seq) of its sender.
+Idempotent: an item that is already there changes nothing. What can wait a second is not written here: signs
+of life go to the roster (`signs`), heartbeats to their spans (`health_buckets`), both once the batch is
+committed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, select, tuple_
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import IntegrityError
 
-from samd_gateway import runs_table, schema
+from samd_gateway import bedside, device_rows, latest_rows, runs_table, schema, signs
+from samd_gateway.health_buckets import Beats
 from samd_gateway.intake import Item
-from samd_gateway.states import Contact, Order, Policy, heard, supersedes
+from samd_gateway.roster import Roster
+from samd_gateway.states import Policy
 from samd_protocol import messages as wire
 
-LATEST = ("heartbeat", "assessment", "alert", "training", "config", "server.state", "run.status")
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch was found to be. `new`: the items that were not there, in their order; `newest`: those
+    that are the newest of their sender and kind now; `rows` of devices as they were written; `births`:
+    devices that were set up anew, by the place of the birth among the new."""
+
+    new: list[Item]
+    newest: list[Item] = []
+    rows: list[dict[str, Any]] = []
+    births: dict[str, int] = {}
 
 
-def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, or replace those with the same primary key. All rows have the same columns."""
-    if not rows:
-        return
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as pg_insert
-
-        statement: Any = pg_insert(table)
-    else:
-        from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-        statement = sqlite_insert(table)
-    keys = [column.name for column in table.primary_key]
-    changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), list(rows))
-
-
-def contact_of(row: Mapping[str, Any]) -> Contact:
-    """The part of a device's row that its state is derived from."""
-    return Contact(**{name: row[name] for name in Contact.__struct_fields__})
-
-
-def fresh(connection: Connection, items: Iterable[Item]) -> list[Item]:
-    """The items that are not in the database, each once; heartbeats always, as they are not kept."""
-    unique: dict[tuple[str, str], Item] = {}
-    for item in items:
-        unique.setdefault((item.sender, item.envelope.id), item)
-    keep = schema.messages
-    ids = [key[1] for key, item in unique.items() if item.kind != "heartbeat"]
-    rows = connection.execute(select(keep.c.device, keep.c.id).where(keep.c.id.in_(ids))) if ids else ()
-    known = {(row[0], row[1]) for row in rows}
-    return [item for key, item in unique.items() if key not in known]
-
-
-def record(connection: Connection, items: Sequence[Item], policy: Policy) -> list[Item]:
-    """Write a batch; returns the items that were new, in their order."""
-    new = fresh(connection, items)
+def record(connection: Connection, items: Sequence[Item], policy: Policy, roster: Roster) -> Recorded:
+    """Write a batch."""
+    new = _messages(connection, _once(items))
     if not new:
-        return []
-    kept = [
-        {
-            "device": item.sender,
-            "id": item.envelope.id,
-            "kind": item.kind,
-            "boot": item.envelope.boot,
-            "seq": item.envelope.seq,
-            "received_at": item.received_at,
-            "sent_at": item.envelope.sent_at.timestamp(),
-            "body": item.body,
+        return Recorded(new=[])
+    with roster.held:
+        names = device_rows.to_write_now(new, roster)
+        orders = {
+            (item.sender, item.kind): order
+            for item in new
+            if (known := roster.get(item.sender)) is not None
+            and (order := known.orders.get(item.kind)) is not None
         }
-        for item in new
-        if item.kind != "heartbeat"
-    ]
-    if kept:
-        connection.execute(schema.messages.insert(), kept)
-    _devices(connection, new, policy)
-    _latest(connection, new)
+    rows, births = device_rows.write(connection, new, names, roster, policy)
+    for name in births:
+        orders = {key: order for key, order in orders.items() if key[0] != name}
+    newest = latest_rows.newest_of(new, orders, births)
+    latest_rows.write_latest(connection, newest)
+    latest_rows.write_server(connection, new)
     for item in new:
         if isinstance(item.envelope.data, wire.Result):
             _result(connection, item, item.envelope.data)
         elif isinstance(item.envelope.data, wire.RunStatus):
             runs_table.follow(connection, item.envelope.data, item.received_at)
-    return new
+        elif isinstance(item.envelope.data, wire.ModelAnswer):
+            _model_answer(connection, item, item.envelope.data)
+    bedside.record(connection, new, births)
+    return Recorded(new=new, newest=newest, rows=rows, births=births)
 
 
-_EMPTY: dict[str, Any] = {column.name: None for column in schema.devices.columns}
+def take_in(recorded: Recorded, roster: Roster, beats: Beats) -> None:
+    """What was committed, into memory."""
+    with roster.held:
+        for row in recorded.rows:
+            roster.put(row)
+        for name in recorded.births:
+            known = roster.get(name)
+            if known is not None:
+                known.orders.clear()
+            beats.forget(name)
+        for index, item in enumerate(recorded.new):
+            known = roster.get(item.sender)
+            if known is None or index < recorded.births.get(item.sender, 0):
+                continue
+            if item.kind == "heartbeat":
+                beats.add(item)
+            if item.kind != "state":
+                signs.take(roster, known, item)
+            if item.kind in latest_rows.BY_ORDER and signs.newest(known, item):
+                known.orders[item.kind] = (item.envelope.boot, item.envelope.seq)
 
 
-def _devices(connection: Connection, items: Sequence[Item], policy: Policy) -> None:
-    names = {item.sender for item in items if item.kind not in ("server.state", "run.status")}
-    if not names:
-        return
-    table = schema.devices
-    found = connection.execute(select(table).where(table.c.name.in_(names))).mappings()
-    rows: dict[str, dict[str, Any]] = {row["name"]: dict(row) for row in found}
+def _once(items: Iterable[Item]) -> list[Item]:
+    """The items, each once."""
+    unique: dict[tuple[str, str], Item] = {}
     for item in items:
-        if item.sender not in names:
-            continue
-        row = rows.setdefault(item.sender, _EMPTY | {"name": item.sender})
-        data = item.envelope.data
-        offline = isinstance(data, wire.State) and data.status == "offline"
-        if isinstance(data, wire.State):
-            _state(connection, row, item, data)
-        elif row["reported"] == "offline" and not item.retained and (row["boot"] or 0) <= item.envelope.boot:
-            _risen(row, item)
-        # Retained messages were sent at an unknown time, and a will is sent by the broker: no sign of life.
-        if not item.retained and not offline:
-            contact = heard(contact_of(row), item.received_at, policy)
-            row.update({name: getattr(contact, name) for name in Contact.__struct_fields__})
-            row["first_heard"] = row["first_heard"] or item.received_at
-        if isinstance(data, wire.Heartbeat):
-            row["interval_s"] = data.interval_s
-            if data.model_version is not None:
-                row["model_version"] = data.model_version
-    upsert(connection, table, list(rows.values()))
+        unique.setdefault((item.sender, item.envelope.id), item)
+    return list(unique.values())
 
 
-def _risen(row: dict[str, Any], item: Item) -> None:
-    """A heartbeat of a later message than the goodbye on record: the birth between them has not arrived yet.
+def _messages(connection: Connection, items: list[Item]) -> list[Item]:
+    """Insert what is not there yet; the new items. Heartbeats always are, as they are not kept.
 
-    Heartbeats alone do this (nothing else is sent only while alive: an outbox may hold the rest), and only
-    those of a later boot: within one boot, a will says nothing of what was sent before it.
-    """
-    if item.kind == "heartbeat" and item.envelope.boot > (row["boot"] or 0):
-        row["reported"] = None
-        row["reported_at"] = None
-
-
-def _state(connection: Connection, row: dict[str, Any], item: Item, state: wire.State) -> None:
-    boots = schema.boots
-    key = {"device": item.sender, "boot_id": state.boot_id}
-    known = connection.execute(select(boots.c.first_seen).filter_by(**key)).first() is not None
-    old = None
-    if row["boot"] is not None:
-        old = Order(
-            boot=row["boot"],
-            connection=row["connection"],
-            seq=row["seq"],
-            boot_id=row["boot_id"],
-            offline=row["reported"] == "offline",
-        )
-    new = Order(
-        boot=item.envelope.boot,
-        connection=state.connection,
-        seq=item.envelope.seq,
-        boot_id=state.boot_id,
-        offline=state.status == "offline",
-    )
-    if not known:
-        connection.execute(boots.insert().values(first_seen=item.received_at, **key))
-    if not supersedes(new, old, known_boot=known):
-        return
-    if old is not None and new.boot_id != old.boot_id and new.boot <= old.boot:
-        # set up anew, counting from one: what the device sends now must not lose against its former life
-        table = schema.latest
-        connection.execute(table.update().where(table.c.device == item.sender).values(boot=-1, seq=-1))
-    if row["reported"] == "offline":
-        row["online_since"] = None
-    row.update(
-        reported=state.status,
-        reported_at=item.received_at,
-        boot=new.boot,
-        connection=new.connection,
-        seq=new.seq,
-        boot_id=new.boot_id,
-        client_version=state.client_version.replace("\0", "")[:80],
-        model_version=state.model_version if state.model_version is not None else row["model_version"],
-    )
+    Nearly every batch is new as a whole, so that is tried first, and looked up only if it is not."""
+    kept = [item for item in items if item.kind != "heartbeat"]
+    if not kept:
+        return items
+    rows = [_row(item) for item in kept]
+    try:
+        with connection.begin_nested():
+            connection.execute(schema.messages.insert(), rows)
+    except IntegrityError:
+        table = schema.messages
+        ids = [item.envelope.id for item in kept]
+        found = connection.execute(select(table.c.device, table.c.id).where(table.c.id.in_(ids)))
+        known = {(row[0], row[1]) for row in found}
+        rows = [row for row in rows if (row["device"], row["id"]) not in known]
+        if rows:
+            connection.execute(schema.messages.insert(), rows)
+        return [
+            item for item in items if item.kind == "heartbeat" or (item.sender, item.envelope.id) not in known
+        ]
+    return items
 
 
-def _latest(connection: Connection, items: Sequence[Item]) -> None:
-    table = schema.latest
-    wanted = {(item.sender, item.kind) for item in items if item.kind in LATEST}
-    if not wanted:
-        return
-    query = select(table.c.device, table.c.kind, table.c.boot, table.c.seq)
-    found = connection.execute(query.where(tuple_(table.c.device, table.c.kind).in_(wanted)))
-    order: dict[tuple[str, str], tuple[int, int]] = {(row[0], row[1]): (row[2], row[3]) for row in found}
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for item in items:
-        key = (item.sender, item.kind)
-        if key not in wanted:
-            continue
-        position = (item.envelope.boot, item.envelope.seq)
-        if not _newer(item, position, order.get(key)):
-            continue
-        order[key] = position
-        rows[key] = {
-            "device": item.sender,
-            "kind": item.kind,
-            "boot": item.envelope.boot,
-            "seq": item.envelope.seq,
-            "received_at": item.received_at,
-            "sent_at": item.envelope.sent_at.timestamp(),
-            "synced": item.envelope.clock == "synced",
-            "body": item.body,
-        }
-    upsert(connection, table, list(rows.values()))
-
-
-def _newer(item: Item, position: tuple[int, int], old: tuple[int, int] | None) -> bool:
-    if old is None:
-        return True
-    if item.kind == "server.state":
-        # Its will is written at connect, so within a boot the order of arrival counts; a birth always counts
-        # (the server may have been set up anew), a will of an earlier boot never.
-        online = isinstance(item.envelope.data, wire.ServerState) and item.envelope.data.status == "online"
-        return online or position[0] >= old[0]
-    if item.kind == "run.status":
-        return True  # one sender, one topic: the broker keeps its order
-    return position > old
+def _row(item: Item) -> dict[str, Any]:
+    return {
+        "device": item.sender,
+        "id": item.envelope.id,
+        "kind": item.kind,
+        "boot": item.envelope.boot,
+        "seq": item.envelope.seq,
+        "received_at": item.received_at,
+        "sent_at": item.envelope.sent_at.timestamp(),
+        "body": item.body,
+    }
 
 
 def _result(connection: Connection, item: Item, result: wire.Result) -> None:
@@ -226,4 +144,14 @@ def _result(connection: Connection, item: Item, result: wire.Result) -> None:
             detail=msgspec.json.encode(result.detail).decode(),
             answered_at=item.received_at,
         )
+    )
+
+
+def _model_answer(connection: Connection, item: Item, answer: wire.ModelAnswer) -> None:
+    """What the server made of an order about a model; the first answer counts."""
+    table = schema.releases
+    connection.execute(
+        table.update()
+        .where(table.c.order == answer.order, table.c.status.is_(None))
+        .values(status=answer.status, reason=answer.reason, answered_at=item.received_at)
     )

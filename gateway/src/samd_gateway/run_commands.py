@@ -35,8 +35,8 @@ OPTIONS: tuple[tuple[str, type, str], ...] = (
 )
 
 
-def add_start_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of a run; those that are left out are the gateway's defaults."""
+def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a run is to do; the options that are left out are the gateway's defaults."""
     for name, kind, text in OPTIONS:
         parser.add_argument(f"--{name}", type=kind, help=text, metavar=kind.__name__.upper())
     parser.add_argument(
@@ -47,6 +47,11 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
         help="a description of the run; the options beside it count in its place",
     )
     parser.add_argument("--devices", metavar="A,B", help="ask these only; else all that are online")
+
+
+def add_start_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `runs start`."""
+    add_spec_arguments(parser)
     parser.add_argument("--watch", action="store_true", help="follow the run to its end")
     parser.add_argument("--json", action="store_true", help="print the run as JSON")
 

@@ -13,23 +13,28 @@ from sqlalchemy import Connection, desc, select
 from samd_gateway import runs_table, schema
 from samd_gateway.admission import verdict
 from samd_gateway.answers import AwaitedOut, RefusalOut, RoundOut, RunOut
-from samd_gateway.queries import at, device_states, moment, rows, server_state
-from samd_gateway.states import DeviceState, Policy
+from samd_gateway.queries import at, moment, rows, server_state
+from samd_gateway.states import DeviceState
 from samd_protocol.messages import RunSpec, RunStatus
 
 
 def run(
-    connection: Connection, name: str, now: float, policy: Policy, *, link_down_since: float | None = None
+    connection: Connection,
+    name: str,
+    now: float,
+    states: Mapping[str, DeviceState],
+    *,
+    link_down_since: float | None = None,
 ) -> RunOut | None:
-    """One run with all that is known of it."""
+    """One run with all that is known of it; `states` of the devices says why one is awaited."""
     row = runs_table.row(connection, name)
-    return None if row is None else _run(connection, row, now, policy, link_down_since)
+    return None if row is None else _run(connection, row, now, states, link_down_since)
 
 
 def runs(
     connection: Connection,
     now: float,
-    policy: Policy,
+    states: Mapping[str, DeviceState],
     *,
     link_down_since: float | None = None,
     limit: int = 50,
@@ -37,18 +42,21 @@ def runs(
     """The latest runs first."""
     table = schema.runs
     found = rows(connection, select(table).order_by(desc(table.c.created_at)).limit(limit))
-    return [_run(connection, row, now, policy, link_down_since) for row in found]
+    return [_run(connection, row, now, states, link_down_since) for row in found]
 
 
 def _run(
-    connection: Connection, row: Mapping[str, Any], now: float, policy: Policy, link_down_since: float | None
+    connection: Connection,
+    row: Mapping[str, Any],
+    now: float,
+    states: Mapping[str, DeviceState],
+    link_down_since: float | None,
 ) -> RunOut:
     spec = msgspec.json.decode(row["spec"], type=RunSpec)
     status = RunStatus(run=row["id"], phase="preparing", rounds=spec.rounds, quorum=spec.quorum)
     if row["status"]:
         status = msgspec.json.decode(row["status"], type=RunStatus)
     found = runs_table.answers(connection, row["id"])
-    states = device_states(connection, now, policy, link_down_since=link_down_since)
     ended = row["state"] in runs_table.TERMINAL
     awaited = [] if ended else _awaited(connection, row, found, status, states)
     history = schema.rounds

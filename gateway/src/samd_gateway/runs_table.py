@@ -38,7 +38,10 @@ def create(
             with connection.begin_nested():
                 connection.execute(schema.lease.insert().values(name=LEASE, run=run, taken_at=now))
         except IntegrityError:
-            holder = connection.scalar(select(schema.lease.c.run).where(schema.lease.c.name == LEASE))
+            # somebody was faster at this very moment, and may even have ended since
+            holder = (
+                connection.scalar(select(schema.lease.c.run).where(schema.lease.c.name == LEASE)) or "another"
+            )
     if holder is not None:
         raise ConflictError(
             f"run {holder} is going on, and there is one at a time; wait for it, or stop it", run=holder

@@ -3,10 +3,13 @@
 Pure functions of what is on record and of the time. A device's own time never enters: its clock may be wrong
 or scaled. How old its data are is another question, answered apart (`data_age_s`): a device may be online
 with readings that are hours old.
+
+Silence is what was listened to and not heard. While this gateway was away, or its broker was, nobody listened
+(`Deaf`): a device that was not known to be silent before that time is given a full span of it afterwards.
 """
 
 import math
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -46,74 +49,147 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     interval_s: float | None = None
 
 
+class Heard(Protocol):
+    """What a state is derived from: a `Contact`, or any record with its fields."""
+
+    @property
+    def reported(self) -> Literal["online", "sleeping", "updating", "offline"] | None: ...
+    @property
+    def reported_at(self) -> float | None: ...
+    @property
+    def last_heard(self) -> float | None: ...
+    @property
+    def online_since(self) -> float | None: ...
+    @property
+    def interval_s(self) -> float | None: ...
+
+
+class Deaf(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest time in which this gateway could hear nothing; `until` is None while it lasts."""
+
+    since: float
+    until: float | None = None
+    reason: str = "this gateway has lost the broker"
+
+
+StateCode = Literal[
+    "online", "late", "updating", "no-birth", "quiet", "silent", "asleep", "deaf", "will", "new"
+]
+
+
 class DeviceState(msgspec.Struct, frozen=True, kw_only=True):
-    """A state with its reason, and since when it holds (None: not known)."""
+    """A state with its reason, and since when it holds (None: not known). `code` names the reason in a word
+    that does not change with its numbers."""
 
     state: DeviceStatus
     reason: str
     since: float | None
+    code: StateCode | Literal[""] = ""
 
 
-def interval(contact: Contact) -> float:
+def interval(contact: Heard) -> float:
     """Seconds between heartbeats, within the limits that this gateway believes."""
     if contact.interval_s is None or not math.isfinite(contact.interval_s):
         return DEFAULT_INTERVAL_S
     return min(max(contact.interval_s, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S)
 
 
-def derive(
-    contact: Contact, now: float, policy: Policy, *, link_down_since: float | None = None
-) -> DeviceState:
-    """The state at `now`. With the broker lost (`link_down_since`) nothing is called online."""
+LATE_AFTER = 1.5
+"""Intervals after which a heartbeat is called late; a device's own timer and the network need some room."""
+
+
+def _offline_at(last_heard: float, every: float, policy: Policy, deaf: Deaf | None) -> float:
+    """When silence becomes `offline`."""
+    at = last_heard + policy.offline_after * every
+    if deaf is None or at <= deaf.since:
+        return at
+    if deaf.until is None:
+        return math.inf
+    return at if last_heard >= deaf.until else deaf.until + policy.offline_after * every
+
+
+def derive(contact: Heard, now: float, policy: Policy, *, deaf: Deaf | None = None) -> DeviceState:
+    """The state at `now`. While this gateway can hear nothing, nothing is called online."""
     if contact.reported == "offline":
         return DeviceState(
-            state="offline", reason="its last will or its goodbye was received", since=contact.reported_at
+            state="offline",
+            reason="its last will or its goodbye was received",
+            since=contact.reported_at,
+            code="will",
         )
     if contact.last_heard is None:
         if contact.reported is None:
-            return DeviceState(state="unknown", reason="never heard of", since=None)
+            return DeviceState(state="unknown", reason="never heard of", since=None, code="new")
         return DeviceState(
             state="unknown",
             reason="only a retained message is known, of unknown age",
             since=contact.reported_at,
+            code="new",
         )
     every = interval(contact)
-    stale_at = contact.last_heard + policy.stale_after * every
-    offline_at = contact.last_heard + policy.offline_after * every
+    offline_at = _offline_at(contact.last_heard, every, policy, deaf)
     if now >= offline_at:
         return DeviceState(
             state="offline",
             reason=f"nothing heard for more than {policy.offline_after:g} heartbeat intervals of {every:g} s",
             since=offline_at,
+            code="silent",
         )
+    if deaf is not None and deaf.until is None:
+        return DeviceState(state="stale", reason=deaf.reason, since=deaf.since, code="deaf")
+    stale_at = contact.last_heard + policy.stale_after * every
     if now >= stale_at:
-        return DeviceState(
-            state="stale",
-            reason=f"nothing heard for more than {policy.stale_after:g} heartbeat intervals of {every:g} s",
-            since=stale_at,
-        )
-    if link_down_since is not None:
-        return DeviceState(state="stale", reason="this gateway has lost the broker", since=link_down_since)
+        if deaf is not None and deaf.until is not None and contact.last_heard < deaf.until:
+            reason = f"not yet heard again since this gateway listens again ({deaf.reason})"
+        else:
+            reason = f"nothing heard for more than {policy.stale_after:g} heartbeat intervals of {every:g} s"
+        return DeviceState(state="stale", reason=reason, since=stale_at, code="quiet")
     if contact.reported == "sleeping":
-        return DeviceState(state="stale", reason="it sleeps, by its own word", since=contact.reported_at)
-    reason = "heard within its heartbeat interval"
-    if contact.last_heard + every < now:
-        reason = f"a heartbeat is late, but not yet {policy.stale_after:g} intervals"
+        return DeviceState(
+            state="stale", reason="it sleeps, by its own word", since=contact.reported_at, code="asleep"
+        )
+    reason, code = "heard within its heartbeat interval", "online"
+    if now >= contact.last_heard + min(LATE_AFTER, policy.stale_after) * every:
+        reason, code = f"a heartbeat is late, but not yet {policy.stale_after:g} intervals", "late"
     if contact.reported == "updating":
-        reason = "it updates itself, by its own word"
+        reason, code = "it updates itself, by its own word", "updating"
     if contact.reported is None:
-        reason = "heard, though its birth message is not known"
-    return DeviceState(state="online", reason=reason, since=contact.online_since)
+        reason, code = "heard, though its birth message is not known", "no-birth"
+    return DeviceState(state="online", reason=reason, since=contact.online_since, code=code)  # type: ignore[arg-type]
+
+
+def next_change(contact: Heard, now: float, policy: Policy, *, deaf: Deaf | None = None) -> float:
+    """When silence alone changes the state next; infinity where it does not."""
+    if contact.reported == "offline" or contact.last_heard is None:
+        return math.inf
+    every = interval(contact)
+    offline_at = _offline_at(contact.last_heard, every, policy, deaf)
+    moments = [offline_at]
+    if deaf is None or deaf.until is not None:
+        moments.append(contact.last_heard + policy.stale_after * every)
+        if contact.reported == "online":
+            moments.append(contact.last_heard + min(LATE_AFTER, policy.stale_after) * every)
+    return min((moment for moment in moments if moment > now), default=math.inf)
+
+
+def online_since(contact: Heard, at: float, policy: Policy) -> float:
+    """Since when a device is online that was heard at `at`: as on record, unless it had fallen silent."""
+    if (
+        contact.online_since is None
+        or contact.last_heard is None
+        or contact.reported in ("offline", "sleeping")
+    ):
+        return at
+    silent = at >= contact.last_heard + policy.stale_after * interval(contact)
+    return at if silent else contact.online_since
 
 
 def heard(contact: Contact, now: float, policy: Policy) -> Contact:
     """The record after a live message (not a retained one) that was received at `now`."""
-    before = derive(contact, now, policy)
-    online_since = contact.online_since
-    if before.state != "online" or online_since is None:
-        online_since = now
     return msgspec.structs.replace(
-        contact, last_heard=max(now, contact.last_heard or now), online_since=online_since
+        contact,
+        last_heard=max(now, contact.last_heard or now),
+        online_since=online_since(contact, now, policy),
     )
 
 

@@ -126,10 +126,23 @@ def _messages() -> Iterator[Message]:
         metrics={"loss": 0.71, "examples": 480.0},
         round_seconds=0.4,
     )
+    yield messages.ModelOrder(task="severity", version=2)
+    yield messages.ModelAnswer(order=message_id(14), status="done", reason="version 2 is in use again")
     yield messages.ServerState(
         status="online", version="0.1.0", model_version=3, graph_sha256=SHA256, task="severity"
     )
     yield messages.GatewayState(status="online", version="0.1.0")
+    yield messages.GatewayAlert(
+        key="msg_5f1d0c6f2b9a4e0c8d3b7a6190e2f4c5",
+        alert="8c1f0a52d94e6b7310fa",
+        change="escalated",
+        changed_at=start(),
+        device="bed-01",
+        kind="severity",
+        state="active",
+        severity=3,
+        step=1,
+    )
 
 
 def command_bodies() -> Iterator[messages.CommandBody]:
@@ -164,7 +177,8 @@ def envelope(channel: Channel) -> Envelope:
     """The example of one channel, in its envelope."""
     number = messages.CHANNELS.index(channel) + 1
     sealer = Sealer(sender(channel), 12, now=start, clock=lambda: "synced", new_id=lambda: message_id(number))
-    expires_at = start() + timedelta(seconds=15) if channel.message is messages.RunOrder else None
+    orders = (messages.RunOrder, messages.ModelOrder)
+    expires_at = start() + timedelta(seconds=15) if channel.message in orders else None
     shown = message(channel.message)
     if isinstance(shown, messages.ModelRelease) and "{task}" in channel.topic:
         shown = msgspec.structs.replace(shown, version=2, task="deterioration")

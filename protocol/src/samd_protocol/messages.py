@@ -30,7 +30,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     """The device's own health. None means that this machine cannot tell. `disagreements` counts, for this
     admission and this boot, how often rule and model came to stand two classes or more apart; `rejected` the
-    values that could not be used."""
+    values that could not be used; `certificate_expires_at` is the end of the certificate that the device
+    shows to the broker."""
 
     interval_s: float
     uptime_s: float
@@ -45,6 +46,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     model_version: int | None = None
     disagreements: int = 0
     rejected: int = 0
+    certificate_expires_at: Moment | None = None
 
 
 class News2(msgspec.Struct, frozen=True, kw_only=True):
@@ -343,6 +345,22 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True, tag="run.status"):
     reason: str | None = None
 
 
+class ModelOrder(msgspec.Struct, frozen=True, kw_only=True, tag="model.order"):
+    """Gateway to server: make a version of the server's store the released one of its task, be it newer or
+    older than the one in use."""
+
+    task: str
+    version: int
+
+
+class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="model.answer"):
+    """Server to gateway: what became of a `ModelOrder`, named by its message id."""
+
+    order: str
+    status: Literal["done", "rejected"]
+    reason: str = ""
+
+
 class Served(msgspec.Struct, frozen=True, kw_only=True):
     """The bundle that a new run for another task starts from, and the methods that it can do."""
 
@@ -384,6 +402,24 @@ class GatewayState(msgspec.Struct, frozen=True, kw_only=True, tag="gateway.state
     version: str
 
 
+class GatewayAlert(msgspec.Struct, frozen=True, kw_only=True, tag="gateway.alert"):
+    """A change of an alert, for whoever lets people know: device, class, state, and nothing of the patient.
+
+    `key` is the same whenever this change has to be told again: a receiver drops what it has had. `step` is
+    how far up the escalation ladder the alert is; `kind` is `silence` where a device does not report."""
+
+    key: str
+    alert: str
+    change: Literal["raised", "escalated", "step", "resumed", "acknowledged", "paused", "cleared", "test"]
+    changed_at: Moment
+    device: str
+    kind: Literal["severity", "silence"]
+    state: Literal["active", "cleared"]
+    severity: Severity
+    step: int = 0
+    acknowledged: bool = False
+
+
 Message = (
     State
     | Heartbeat
@@ -396,8 +432,11 @@ Message = (
     | ModelRelease
     | RunOrder
     | RunStatus
+    | ModelOrder
+    | ModelAnswer
     | ServerState
     | GatewayState
+    | GatewayAlert
 )
 
 
@@ -532,6 +571,24 @@ CHANNELS: tuple[Channel, ...] = (
         summary="The run now going on",
     ),
     Channel(
+        topic="server/dn/model",
+        message=ModelOrder,
+        sender="gateway",
+        qos=1,
+        retain=False,
+        expires="its own",
+        summary="Put a stored version of a model to use",
+    ),
+    Channel(
+        topic="server/up/model",
+        message=ModelAnswer,
+        sender="server",
+        qos=1,
+        retain=False,
+        expires="1 h",
+        summary="Answer to an order about a model",
+    ),
+    Channel(
         topic="server/up/state",
         message=ServerState,
         sender="server",
@@ -548,5 +605,14 @@ CHANNELS: tuple[Channel, ...] = (
         retain=True,
         expires="never",
         summary="Birth and last will of a gateway",
+    ),
+    Channel(
+        topic="gateway/{gateway}/alert",
+        message=GatewayAlert,
+        sender="gateway",
+        qos=1,
+        retain=False,
+        expires="never",
+        summary="A change of an alert, where a channel of that kind is set up",
     ),
 )

@@ -22,6 +22,8 @@ EVERY_MODEL = (MODEL, f"{MODEL}/+")
 """The filters for the released models of all tasks."""
 SERVER_ORDER = f"{ROOT}/server/dn/run"
 SERVER_RUN = f"{ROOT}/server/up/run"
+SERVER_MODEL_ORDER = f"{ROOT}/server/dn/model"
+SERVER_MODEL_ANSWER = f"{ROOT}/server/up/model"
 SERVER_STATE = f"{ROOT}/server/up/state"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -75,6 +77,11 @@ EVERY_GATEWAY = f"{ROOT}/gateway/+/state"
 def gateway_state(gateway: str) -> str:
     """Birth and last will of one gateway."""
     return f"{ROOT}/gateway/{check_name(gateway)}/state"
+
+
+def gateway_alert(gateway: str) -> str:
+    """Where a gateway tells of alerts, if it was asked to."""
+    return f"{ROOT}/gateway/{check_name(gateway)}/alert"
 
 
 def parse_up(topic: str) -> tuple[str, str]:

@@ -69,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         "--gateway", default=DEFAULT_GATEWAY, metavar="URL", help="serves the models; default: %(default)s"
     )
     run.add_argument(
+        "--gateway-token-file",
+        metavar="FILE",
+        help="a token with the scope models for a gateway that has users, a file of mode 0600",
+    )
+    run.add_argument("--gateway-ca-file", metavar="FILE", help="certificate authority of an https:// gateway")
+    run.add_argument(
         "--data", type=Path, default=Path(".samd/server"), metavar="DIR", help="default: %(default)s"
     )
     run.add_argument(
@@ -108,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
     from samd_server.registry import Registry
 
     flower.prepare()
-    from samd_server.release import check_url
+    from samd_server.release import check_token
     from samd_server.service import Service, import_model, make_private
     from samd_server.tracking import check
 
@@ -125,7 +131,7 @@ def _run(args: argparse.Namespace) -> int:
     tracking = [name.strip() for name in args.track.split(",") if name.strip()]
     check(tracking)
     _ = broker.address  # a wrong address is told before a first model is built
-    check_url(args.gateway)
+    check_token(args.gateway, args.gateway_token_file)
     make_private(args.data)
     wanted = list(dict.fromkeys(args.task or [TASKS[0]]))
     registries = [Registry(args.data / "models", task) for task in wanted]
@@ -139,7 +145,15 @@ def _run(args: argparse.Namespace) -> int:
                 import_model(registry, given[registry.task])
             else:
                 _build_first(registry)
-    service = Service(broker, args.gateway, args.data, tasks=wanted, tracking=tracking)
+    service = Service(
+        broker,
+        args.gateway,
+        args.data,
+        tasks=wanted,
+        tracking=tracking,
+        gateway_token_file=args.gateway_token_file,
+        gateway_ca_file=args.gateway_ca_file,
+    )
     received: list[int] = []
 
     def end(number: int, _frame: object) -> None:

@@ -12,7 +12,16 @@ from samd_protocol import envelope, tasks, topics
 from samd_protocol.broker import Broker, acknowledge_at_once, connect, make_client
 from samd_protocol.envelope import Sealer
 from samd_protocol.errors import MessageError
-from samd_protocol.messages import Message, ModelRelease, RunOrder, RunStatus, ServerState, State
+from samd_protocol.messages import (
+    Message,
+    ModelAnswer,
+    ModelOrder,
+    ModelRelease,
+    RunOrder,
+    RunStatus,
+    ServerState,
+    State,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +38,17 @@ class Link:
         sealer: Sealer,
         *,
         on_order: Callable[[RunOrder], None],
+        on_model: Callable[[ModelOrder], str | None] = lambda order: "this server takes no orders on models",
         on_update: Callable[[tasks.Update], None],
         on_state: Callable[[str, State], None],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Callbacks run in paho's thread; `on_order` returns once the order is kept. Raises BrokerError."""
+        """Callbacks run in paho's thread; `on_order` returns once the order is kept, `on_model`
+        once it is done, or with the reason why not. Raises BrokerError."""
         self._broker = broker
         self._sealer = sealer
         self._on_order = on_order
+        self._on_model = on_model
         self._on_update = on_update
         self._on_state = on_state
         self._now = now
@@ -102,7 +114,12 @@ class Link:
             log.warning("the broker refuses the connection: %s", code)
             return
         client.subscribe(
-            [(topics.SERVER_ORDER, 1), (topics.every_up("update"), 1), (topics.every_up("state"), 1)]
+            [
+                (topics.SERVER_ORDER, 1),
+                (topics.SERVER_MODEL_ORDER, 1),
+                (topics.every_up("update"), 1),
+                (topics.every_up("state"), 1),
+            ]
         )
         with self._lock:
             for topic, message in self._retained.items():
@@ -130,9 +147,10 @@ class Link:
         client.ack(message.mid, message.qos)
 
     def _dispatch(self, topic: str, payload: bytes) -> None:
-        if topic == topics.SERVER_ORDER:
+        if topic in (topics.SERVER_ORDER, topics.SERVER_MODEL_ORDER):
             sealed = envelope.decode(payload)
-            if not isinstance(sealed.data, RunOrder):
+            wanted = RunOrder if topic == topics.SERVER_ORDER else ModelOrder
+            if not isinstance(sealed.data, wanted):
                 raise MessageError("malformed", f"a {sealed.type} where orders come")
             if sealed.expires_at is not None and sealed.expires_at < self._now():
                 raise MessageError(
@@ -140,7 +158,10 @@ class Link:
                     f"an order that was valid until {sealed.expires_at:%Y-%m-%d %H:%M:%S} UTC; "
                     "if it is new, the clock of this machine or of the gateway is wrong",
                 )
-            self._on_order(sealed.data)
+            if isinstance(sealed.data, RunOrder):
+                self._on_order(sealed.data)
+            elif isinstance(sealed.data, ModelOrder):
+                self._answer(sealed.id, self._on_model(sealed.data))
             return
         device, kind = topics.parse_up(topic)
         if kind == "update":
@@ -157,6 +178,12 @@ class Link:
             if order >= self._states.get(device, (0, 0)):
                 self._states[device] = order
                 self._on_state(device, sealed.data)
+
+    def _answer(self, order: str, problem: str | None) -> None:
+        answer = ModelAnswer(
+            order=order, status="done" if problem is None else "rejected", reason=problem or ""
+        )
+        self._client.publish(topics.SERVER_MODEL_ANSWER, self._sealed(answer), qos=1)
 
     def _drop(self, topic: str, error: MessageError) -> None:
         self.dropped[error.reason] = self.dropped.get(error.reason, 0) + 1

@@ -2,17 +2,21 @@
 
 import hashlib
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable
 
 import httpx
 
+from samd_protocol.broker import read_secret
 from samd_protocol.bundle import Bundle, pack
 from samd_protocol.messages import ModelRelease
 from samd_server.errors import ServerError
 
 log = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Releaser:
@@ -22,11 +26,21 @@ class Releaser:
     """
 
     def __init__(
-        self, gateway: str, announce: Callable[[ModelRelease], None], *, retry_s: float = 1.0
+        self,
+        gateway: str,
+        announce: Callable[[ModelRelease], None],
+        *,
+        token_file: str | None = None,
+        ca_file: str | None = None,
+        retry_s: float = 1.0,
     ) -> None:
-        """Raises ServerError for an address that is no http:// or https:// URL."""
+        """`token_file`: a file of mode 0600 with the token for a gateway that has users; `ca_file`: what its
+        certificate is checked against. Raises ServerError for an address that is no http:// or https:// URL,
+        for a token that would cross a network in clear, and for files that cannot be used."""
         self._gateway = gateway.rstrip("/")
-        self._trust_env = check_url(gateway) not in ("127.0.0.1", "localhost", "::1")
+        self._trust_env = check_url(gateway) not in LOOPBACK
+        self._token = check_token(gateway, token_file)
+        self._verify = _context(ca_file)
         self._announce = announce
         self._retry_s = retry_s
         self._wishes: dict[str, Bundle] = {}
@@ -83,12 +97,15 @@ class Releaser:
             url = f"{self._gateway}/api/models/{sha256}.samd"
             try:
                 # A proxy of the environment is no way to our own machine.
-                with httpx.Client(trust_env=self._trust_env, timeout=10.0) as client:
+                with httpx.Client(trust_env=self._trust_env, timeout=10.0, verify=self._verify) as client:
                     headers = {"content-type": "application/zip"}
-                    client.put(url, content=data, headers=headers).raise_for_status()
+                    if self._token is not None:
+                        headers["authorization"] = f"Bearer {self._token}"
+                    answer = client.put(url, content=data, headers=headers).raise_for_status()
+                url += _query(answer)
             except httpx.HTTPError as error:
                 if not warned:
-                    log.warning("the gateway does not take the model yet (%s); trying again", error)
+                    log.warning("the gateway does not take the model yet (%s); trying again", _told(error))
                     warned = True
                 self._ended.wait(self._retry_s)
                 continue
@@ -113,6 +130,46 @@ class Releaser:
                 if self._wishes.get(task) is bundle:
                     del self._wishes[task]
                 self._changed.notify_all()
+
+
+def _query(answer: httpx.Response) -> str:
+    """What the gateway wants to see of who fetches the file, with its `?`. Of its answer's address this part
+    alone: the gateway may be known by other names to itself than to us and the devices."""
+    try:
+        query = httpx.URL(str(answer.json()["url"])).query.decode("ascii")
+    except (ValueError, KeyError, TypeError, httpx.InvalidURL):
+        return ""
+    return f"?{query}" if query else ""
+
+
+def _told(error: httpx.HTTPError) -> str:
+    """The fault, with the remedy where we know one."""
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
+        return (
+            f"it answers {error.response.status_code}: it wants a token with the scope 'models'; "
+            "samd-gateway tokens add server --scope models, then --gateway-token-file FILE"
+        )
+    return str(error)
+
+
+def check_token(gateway: str, token_file: str | None) -> str | None:
+    """The token of the file. Raises ServerError, and BrokerError for a file that others can read."""
+    host = check_url(gateway)
+    if token_file is None:
+        return None
+    if httpx.URL(gateway).scheme == "http" and host not in LOOPBACK:
+        raise ServerError(f"gateway {gateway!r}: the token would cross the network in clear; write https://")
+    token = read_secret(token_file)
+    if not token.isascii():
+        raise ServerError(f"{token_file}: holds no token; samd-gateway tokens add makes one")
+    return token
+
+
+def _context(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ServerError(f"{ca_file}: cannot be used as the gateway's authority ({error})") from error
 
 
 def check_url(gateway: str) -> str:

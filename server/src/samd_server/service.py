@@ -21,7 +21,7 @@ from samd_protocol.broker import Broker
 from samd_protocol.bundle import Bundle
 from samd_protocol.envelope import Sealer
 from samd_protocol.errors import ProtocolError
-from samd_protocol.messages import RunOrder, RunStatus, Served, ServerState, State
+from samd_protocol.messages import ModelOrder, RunOrder, RunStatus, Served, ServerState, State
 from samd_protocol.methods import possible
 from samd_protocol.tasks import Update
 from samd_server import __version__, flower
@@ -53,6 +53,8 @@ class Service:
         *,
         tasks: Sequence[str] = (SEVERITY,),
         tracking: Sequence[str] = (),
+        gateway_token_file: str | None = None,
+        gateway_ca_file: str | None = None,
     ) -> None:
         """`tasks` are what it trains and releases; the first is the one that older gateways know of. Raises
         ServerError and BrokerError for what cannot work: files, addresses, a folder in use."""
@@ -71,9 +73,16 @@ class Service:
         self._ended = threading.Event()
         sealer = Sealer("server", _next_boot(data / "boot"))
         self.link = Link(
-            broker, sealer, on_order=self._take_order, on_update=self._take_update, on_state=self._take_state
+            broker,
+            sealer,
+            on_order=self._take_order,
+            on_model=self._take_model_order,
+            on_update=self._take_update,
+            on_state=self._take_state,
         )
-        self.releaser = Releaser(gateway, self.link.publish_release)
+        self.releaser = Releaser(
+            gateway, self.link.publish_release, token_file=gateway_token_file, ca_file=gateway_ca_file
+        )
 
     def stop(self) -> None:
         """End: a run under way stays at its last checkpoint and goes on at the next start."""
@@ -291,6 +300,23 @@ class Service:
             reason = f"the server cannot keep the order ({error.strerror}); free its disk and start a new run"
             log.error("run %s: %s", order.run, reason)
             self.link.publish_run(RunStatus(run=order.run, phase="failed", reason=reason))
+
+    def _take_model_order(self, order: ModelOrder) -> str | None:
+        """Put a stored version to use, newer or older; the reason if that cannot be. Twice is as good as once."""
+        registry = self.registries.get(order.task)
+        if registry is None:
+            return f"this server trains {' and '.join(map(repr, self.registries))}, not {order.task!r}"
+        if order.version not in registry.versions():
+            return f"no version {order.version} for {order.task} in the store; samd-server models lists them"
+        try:
+            bundle = registry.read(order.version)
+        except (ServerError, OSError) as error:
+            return f"version {order.version} cannot be read ({error})"
+        registry.use(order.version)
+        log.info("model %d for %s is put to use by an operator", order.version, order.task)
+        self.link.publish_state(self._state("online"))
+        self.releaser.release(bundle)
+        return None
 
     def _begin(self, folder: RunFolder, order: RunOrder) -> None:
         if folder.finished:

@@ -1,0 +1,1 @@
+"""Who may do what: actors and permissions, users, sessions, tokens, and the audit of every change."""

@@ -1,0 +1,1 @@
+"""Runs that begin by the clock: when (`times`), what is kept (`service`), and who begins them (`firing`)."""
