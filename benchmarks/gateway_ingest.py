@@ -114,9 +114,11 @@ def listen(url: str, count: int) -> None:
 
 
 @contextmanager
-def started(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(*command: str, stdin: bool = False) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process and the first line that it printed; ended at the end."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE if stdin else None, stdout=subprocess.PIPE, text=True
+    )
     try:
         line = process.stdout.readline().strip() if process.stdout else ""
         if not line:
@@ -126,8 +128,9 @@ def started(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         if process.poll() is None:
             process.terminate()
         process.wait(20)
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def itself(*arguments: str) -> tuple[str, ...]:

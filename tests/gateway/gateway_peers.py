@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import httpx
 import paho.mqtt.client as mqtt
@@ -111,12 +111,17 @@ class Process:
 
 
 class Gateway:
-    """A gateway process with its data folder, which can be killed and started again."""
+    """A gateway process with its data folder, which can be killed and started again. `elsewhere` gives the
+    environment of a database that is not in that folder, where the whole run is to use one."""
+
+    elsewhere: ClassVar[Callable[[Path], dict[str, str]] | None] = None
 
     def __init__(self, broker: str, data: Path, *options: str, env: dict[str, str] | None = None) -> None:
         self.arguments = ("serve", "--broker", broker, "--port", "0", "--data", str(data), *options)
         self.data = data
         self.env = env
+        if env is None and Gateway.elsewhere is not None:
+            self.env = Gateway.elsewhere(data)
         self.start()
 
     def start(self) -> None:
@@ -312,6 +317,12 @@ def assessment(total: int = 3, **changes: Any) -> Assessment:
 
 
 def stored(data: Path, kind: str = "assessment") -> list[tuple[str, int]]:
+    """Device and number of each message that is in a gateway's database."""
+    if Gateway.elsewhere is not None:
+        from postgres import connect_as
+
+        with connect_as(Gateway.elsewhere(data)) as database:
+            return database.execute("SELECT device, seq FROM messages WHERE kind = %s", (kind,)).fetchall()
     with sqlite3.connect(f"file:{data}/gateway.sqlite3?mode=ro", uri=True) as connection:
         rows = connection.execute("SELECT device, seq FROM messages WHERE kind = ?", (kind,)).fetchall()
     connection.close()

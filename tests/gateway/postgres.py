@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 from gateway_peers import until
+from sqlalchemy.engine import make_url
 
 PASSWORD = "only-for-tests"  # noqa: S105 - of a server that no other program can reach for long
 
@@ -129,6 +130,12 @@ class PostgreSQL:
             connect_timeout=2,
         )
 
+    def processes(self, database: str) -> int:
+        """How many connections there are to a database."""
+        with self.connect("postgres") as connection:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+            return int(connection.execute(query, (database,)).fetchone()[0])
+
     def create(self) -> str:
         """A new database; its URL, without the password."""
         name = f"t{uuid.uuid4().hex[:8]}"
@@ -140,3 +147,12 @@ class PostgreSQL:
     def environment(self, url: str) -> dict[str, str]:
         """What a gateway on that database is started with."""
         return {"SAMD_DATABASE_URL": url, "SAMD_DATABASE_PASSWORD_FILE": str(self.password_file)}
+
+
+def connect_as(environment: dict[str, str]) -> "psycopg.Connection[tuple[object, ...]]":
+    """Into the database that a gateway of this environment uses."""
+    url = make_url(environment["SAMD_DATABASE_URL"])
+    password = Path(environment["SAMD_DATABASE_PASSWORD_FILE"]).read_text()
+    return psycopg.connect(
+        host=url.host, port=url.port, user=url.username, password=password, dbname=url.database
+    )

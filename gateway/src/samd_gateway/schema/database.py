@@ -139,6 +139,7 @@ def _postgresql(url: URL) -> Engine:
         connection.adapters.register_dumper(str, Dumper)
         found = connection.info.parameter_status("server_encoding")
         if found != "UTF8":
+            connection.close()
             raise UsageError(
                 f"the database has the encoding {found}; create it anew: createdb --encoding UTF8 NAME"
             )
@@ -241,10 +242,13 @@ def open_database(url: str | None, folder: Path, *, password_file: str | None = 
     """
     if url is None:
         os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o600))
+    engine = None
     try:
         engine = engine_of(url, folder, password_file)
         if not _up_to_date(engine):
             _bring_up_to_date(engine)
+        opened = Database(engine)
+        engine = None
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise UsageError(
             f"SAMD_DATABASE_URL cannot be used ({type(error).__name__}); write sqlite:///FILE, "
@@ -254,4 +258,7 @@ def open_database(url: str | None, folder: Path, *, password_file: str | None = 
         raise UsageError(
             f"the database cannot be opened ({type(error).__name__}); is it there, and is its disk writable?"
         ) from error
-    return Database(engine)
+    finally:
+        if engine is not None:
+            engine.dispose()
+    return opened

@@ -31,6 +31,8 @@ class Bed(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     state: DeviceState | None
     admission: dict[str, Any] | None
+    after: tuple[int, int] | None
+    """Behind which place of the device's messages they are of this patient; None while nobody knows."""
     assessment: Assessment | None
     age_s: float | None
     alert: dict[str, Any] | None
@@ -65,7 +67,8 @@ class Cards:
         for device in {*open_ones, *told}:
             admission = open_ones.get(device)
             row = told.get(device)
-            if row is not None and not _of_this_patient(row, admission, ends.get(device)):
+            after = _after(admission, ends.get(device))
+            if row is not None and (after is None or (row["boot"], row["seq"]) <= after):
                 row = None
             if row is None and admission is None:
                 continue
@@ -76,6 +79,7 @@ class Cards:
                     device,
                     state=states.get(device),
                     admission=admission,
+                    after=after,
                     row=row,
                     alert=alerts.get(device),
                     limits=limits,
@@ -88,8 +92,8 @@ class Cards:
     def card(self, connection: Connection, bed: Bed, now: float) -> WardCard:
         """A bed as a card."""
         admission, assessment, state = bed.admission or {}, bed.assessment, bed.state
-        self._trends.load(connection, [bed.device], now)
-        since = max(now - DAY_S, admission.get("admitted_at") or 0.0)
+        if bed.after is not None:
+            self._trends.load(connection, bed.device, bed.after, now)
         current = bed.lost is None
         model = None if assessment is None else assessment.model
         scale = admission.get("spo2_scale")
@@ -126,7 +130,7 @@ class Cards:
             deterioration=None
             if assessment is None or assessment.deterioration is None
             else CardDeterioration(**msgspec.structs.asdict(assessment.deterioration)),
-            trend=[] if admission.get("state") == "pending" else self._trends.points(bed.device, since, now),
+            trend=[] if bed.after is None else self._trends.points(bed.device, now - DAY_S, now),
             signs=None if assessment is None else assessment.signs,
             age_s=bed.age_s,
             observed_at=None if assessment is None else assessment.observed_at,
@@ -147,6 +151,7 @@ class Cards:
         *,
         state: DeviceState | None,
         admission: dict[str, Any] | None,
+        after: tuple[int, int] | None,
         row: dict[str, Any] | None,
         alert: dict[str, Any] | None,
         limits: Limits,
@@ -174,6 +179,7 @@ class Cards:
             device=device,
             state=state,
             admission=admission,
+            after=after,
             assessment=assessment,
             age_s=age_s,
             alert=alert,
@@ -217,15 +223,12 @@ def _alerts(connection: Connection, devices: Sequence[str] | None) -> dict[str, 
     return found
 
 
-def _of_this_patient(
-    row: Mapping[str, Any], admission: Mapping[str, Any] | None, end: tuple[int, int] | None
-) -> bool:
-    """Whether the latest assessment is of whoever lies there now."""
-    place = (row["boot"], row["seq"])
+def _after(admission: Mapping[str, Any] | None, end: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Behind which place the device's messages are of whoever lies there now. None while it has not answered:
+    whatever it says then is of somebody else."""
     if admission is not None:
-        # while the device has not answered, whatever it says is of somebody else
-        return admission["boot"] is not None and place > (admission["boot"], admission["seq"])
-    return end is None or place > end
+        return None if admission["boot"] is None else (admission["boot"], admission["seq"])
+    return (-1, -1) if end is None else end
 
 
 def _overdue(bed: Bed, now: float) -> bool:

@@ -28,7 +28,7 @@ from samd_gateway.ward import admissions, timeline
 from samd_gateway.ward.answers import CommandOutcome, Timeline, WardCard
 from samd_gateway.ward.cards import Cards
 from samd_gateway.ward.risk import Limits
-from samd_gateway.ward.trend import Trends
+from samd_gateway.ward.trend import Score, Trends
 from samd_gateway.ward.why import Labels
 from samd_protocol.messages import (
     Assessment,
@@ -291,7 +291,8 @@ class Ward:
             if item.kind == "assessment" and isinstance(item.envelope.data, Assessment):
                 told = item.envelope.data
                 at = min(told.observed_at.timestamp(), item.received_at)
-                self._trends.add(item.sender, at, told.news2.low, told.news2.high)
+                place = (item.envelope.boot, item.envelope.seq)
+                self._trends.add(item.sender, place, at, Score(told.news2.low, told.news2.high))
         answered = dict.fromkeys(item.sender for item in items if item.kind == "result")
         if answered:
             with self._answered:
@@ -299,8 +300,8 @@ class Ward:
             self._changed(list(answered))
 
     def tend(self) -> None:
-        """Let go of admissions whose device has not answered in time. The first time, read the lines of the last
-        day, so that nobody who opens the page waits for them."""
+        """Let go of admissions whose device has not answered in time. The first time, read the lines of the
+        last day, so that nobody who opens the page waits for them."""
         if not self._warm:
             self._warm = True
             self.page()

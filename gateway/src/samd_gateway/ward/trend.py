@@ -1,10 +1,9 @@
-"""The score of the last day as a line: for each device a ring of spans, each with the worst that it held.
+"""The score of the last day as a line: for each patient a ring of spans, each with the worst that it held.
 
 Two bytes a span, so that the lines of a whole hospital fit into a few megabytes.
 """
 
 import threading
-from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -38,11 +37,13 @@ decoder = msgspec.json.Decoder(Scored)
 
 
 class Line:
-    """One device's ring. `last` is the number of the newest span."""
+    """One patient's ring. `last` is the number of the newest span; `after` the place among the device's
+    messages, `(boot, seq)`, behind which they are of this patient."""
 
-    __slots__ = ("last", "ring")
+    __slots__ = ("after", "last", "ring")
 
-    def __init__(self) -> None:
+    def __init__(self, after: tuple[int, int] = (-1, -1)) -> None:
+        self.after = after
         self.ring = bytearray([EMPTY]) * (2 * SPANS)
         self.last = 0
 
@@ -83,36 +84,35 @@ class Trends:
         self._lock = threading.Lock()
         self._lines: dict[str, Line] = {}
 
-    def add(self, device: str, at: float, low: int, high: int) -> None:
+    def add(self, device: str, place: tuple[int, int], at: float, score: Score) -> None:
         """A new assessment. Of a device whose line nobody has asked for yet it is left to the loading."""
         with self._lock:
             line = self._lines.get(device)
-            if line is not None:
-                line.add(at, low, high)
+            if line is not None and place > line.after:
+                line.add(at, score.low, score.high)
 
-    def known(self, device: str) -> bool:
-        return device in self._lines
-
-    def load(self, connection: Connection, devices: Iterable[str], now: float) -> None:
-        """Read the last day of these devices from their messages, where that was not done."""
+    def load(self, connection: Connection, device: str, after: tuple[int, int], now: float) -> None:
+        """Read the last day of a device's messages behind that place, where that was not done. With another
+        place another patient lies there, and nothing is left of the line before."""
+        with self._lock:
+            line = self._lines.get(device)
+            if line is not None and line.after == after:
+                return
+            # before reading: what is committed meanwhile is added too, and counts once anyway
+            line = self._lines[device] = Line(after)
         table = schema.messages
-        for device in devices:
-            with self._lock:
-                if device in self._lines:
-                    continue
-                # before reading: what is committed meanwhile is added too, and counts once anyway
-                line = self._lines[device] = Line()
-            query = (
-                select(table.c.received_at, table.c.body)
-                .where(
-                    table.c.device == device,
-                    table.c.kind == "assessment",
-                    table.c.received_at > now - DAY_S,
-                )
-                .order_by(table.c.received_at.desc())
-                .limit(AT_ONCE)
+        query = (
+            select(table.c.boot, table.c.seq, table.c.received_at, table.c.body)
+            .where(
+                table.c.device == device,
+                table.c.kind == "assessment",
+                table.c.received_at > now - DAY_S,
             )
-            for received_at, body in connection.execute(query):
+            .order_by(table.c.received_at.desc())
+            .limit(AT_ONCE)
+        )
+        for boot, seq, received_at, body in connection.execute(query):
+            if (boot, seq) > after:
                 scored = decoder.decode(body)
                 with self._lock:
                     line.add(moment_of(scored, received_at), scored.news2.low, scored.news2.high)
