@@ -3,8 +3,8 @@
     python benchmarks/flash.py [--fresh] [--steps 1,7] [--data clif-demo] [--without-raspi3b]
 
 `--fresh` builds Debian's base in an empty cache (minutes); else the time of that is left out. Then: an image
-for a device from the cached base, the compressed size of the base, and `scripts/flash test`, whose figures are
-those of QEMU, software emulation, on this computer. Prints JSON.
+for a device from the cached base, the compressed size of the base, and `scripts/flash test`, whose figures
+are those of QEMU, software emulation, on this computer. Prints JSON.
 """
 
 import argparse

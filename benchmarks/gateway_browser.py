@@ -1,9 +1,9 @@
 """From a message to the browser: how long until the ward's page shows it, at 500 messages a second.
 
-Starts the embedded broker, `samd-gateway serve` and a real Chromium with the ward's page open. A publisher process
-sends assessments of a ward of devices, each with the next score of a cycle; an observer in the page notes when a
-card shows another score. Of each message counts the time until its card showed it or a later one of the same
-device. Both clocks are this machine's.
+Starts the embedded broker, `samd-gateway serve` and a real Chromium with the ward's page open. A publisher
+process sends assessments of a ward of devices, each with the next score of a cycle; an observer in the page
+notes when a card shows another score. Of each message counts the time until its card showed it or a later one
+of the same device. Both clocks are this machine's.
 
     python benchmarks/gateway_browser.py [--rate 500] [--devices 50] [--seconds 20]
 """
@@ -162,7 +162,8 @@ def measure(rate: float, devices: int, seconds: float) -> dict[str, Any]:
         # until the last of each is shown, so that none counts as missed that was only on its way
         page.wait_for_function(
             """last => Object.entries(last).every(([name, score]) =>
-                 document.querySelector(`article[data-device="${name}"] .score`)?.textContent.trim() == score)""",
+                 document.querySelector(`article[data-device="${name}"] .score`)
+                   ?.textContent.trim() == score)""",
             arg=last,
         )
         seen = page.evaluate("window.seen")

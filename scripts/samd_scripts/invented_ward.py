@@ -53,7 +53,7 @@ class InventedBed:
         self._client = brokers.make_client(brokers.Broker(url=url), f"{name}-{uuid.uuid4().hex[:6]}")
         self._ready = threading.Event()
         self._admitted = threading.Event()
-        self._client.on_connect = lambda *_: self._client.subscribe(topics.down(name, "command"), 1)
+        self._client.on_connect = self._connected
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = lambda _c, _d, message: self._asked(bytes(message.payload))
         self._client.will_set(topics.up(name, "state"), self._sealed(self._state("offline")), 1, retain=True)
@@ -155,6 +155,9 @@ class InventedBed:
                 calibration="temperature",
             ),
         )
+
+    def _connected(self, *_: object) -> None:
+        self._client.subscribe(topics.down(self.name, "command"), 1)
 
     def _asked(self, payload: bytes) -> None:
         asked = envelope.decode(payload)

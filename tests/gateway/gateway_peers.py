@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 
 import httpx
 import paho.mqtt.client as mqtt
+import pytest
 
 from samd_protocol import broker as brokers
 from samd_protocol import envelope, topics
@@ -36,6 +37,11 @@ from samd_protocol.messages import (
 )
 
 T = TypeVar("T")
+
+own_file = pytest.mark.skipif(
+    "SAMD_TEST_DATABASE" in os.environ, reason="of the database file in the gateway's own folder"
+)
+"""For tests that look into the file itself, in a run that uses another database."""
 
 
 def until(condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:

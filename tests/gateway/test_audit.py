@@ -9,7 +9,7 @@ import httpx
 import pytest
 from access_peers import PASSWORD, Clock, Guarded, bearer, token_of
 from access_peers import access as make_access
-from gateway_peers import Device, Gateway, until
+from gateway_peers import Device, Gateway, own_file, until
 
 from samd_gateway.access import audit
 from samd_gateway.access.actor import LOCAL, SYSTEM
@@ -307,6 +307,7 @@ def test_who_works_on_the_folder_is_named(tmp_path: Path, capsys: pytest.Capture
     assert "chmod 600" in capsys.readouterr().err
 
 
+@own_file
 def test_the_first_admin_by_a_gateway_that_runs(
     broker_url: str, make_gateway: Callable[..., Gateway], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_peers import Device, Gateway, Peer, Process, assessment, free_port, stored, until
+from gateway_peers import Device, Gateway, Peer, Process, assessment, free_port, own_file, stored, until
 
 from samd_gateway.cli import main
 from samd_protocol import envelope, topics
@@ -117,6 +117,7 @@ def test_rubbish_is_counted_and_stops_nothing(
     assert gateway.get("/healthz")["status"] == "ok"
 
 
+@own_file
 def test_while_the_database_fails_nothing_is_acknowledged_and_later_all_is_there(
     own_broker: str, make_gateway: Callable[..., Gateway], peers: Callable
 ) -> None:

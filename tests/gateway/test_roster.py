@@ -329,6 +329,18 @@ def test_what_another_gateway_wrote_is_learnt(world: World) -> None:
     assert heard == BEGIN + 40.0
 
 
+def test_refreshing_calls_no_silent_device_online_again(world: World) -> None:
+    # birth and heartbeat in one batch: the row that is written holds their time, and not yet the interval
+    world.commit(world.message("bed-1", birth()), world.message("bed-1", beat(interval_s=0.1)))
+    world.now = BEGIN + 0.5
+    assert world.state("bed-1") == "stale"
+    world.roster.refresh(world.now - 1.0)
+    assert world.state("bed-1") == "stale"
+    world.now = BEGIN + 1.5
+    world.roster.refresh(world.now - 1.0)
+    assert world.state("bed-1") == "offline"
+
+
 def test_heartbeats_become_spans_with_their_extremes(world: World) -> None:
     begin = BEGIN // 300 * 300
     world.now = begin

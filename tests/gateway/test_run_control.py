@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from gateway_peers import Device, Gateway, Process, Server, until
+from gateway_peers import Device, Gateway, Process, Server, own_file, until
 
 from samd_protocol import topics
 from samd_protocol.messages import Served, ServerState
@@ -361,6 +361,7 @@ def test_a_gateway_killed_after_the_hand_over_orders_once(ward: Ward) -> None:
     assert {(order.action, order.run) for order in again} <= {("start", run)}, "its id makes it one"
 
 
+@own_file
 def test_a_gateway_killed_before_it_has_ordered_does_so_later(ward: Ward) -> None:
     ward.add(a="accepted")
     run = ward.start(quorum=1)

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
-from gateway_peers import Device, Gateway, Server, until
+from gateway_peers import Device, Gateway, Server, own_file, until
 from sqlalchemy import Connection, select
 
 from samd_gateway import schema
@@ -305,6 +305,7 @@ def test_a_disabled_one_begins_nothing(database: Database) -> None:
 # a real gateway
 
 
+@own_file
 def test_a_gateway_begins_what_fell_due_while_it_was_away(
     own_broker: str,
     make_gateway: Callable[..., Gateway],

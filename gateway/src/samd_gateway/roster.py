@@ -183,15 +183,17 @@ class Roster:
                     known.last_data, known.data_age_s = received_at, _age(body)
 
     def _take(self, row: dict[str, Any]) -> None:
-        """A row of the database; of signs of life the later one counts, which may not be written yet."""
+        """A row of the database; of signs of life the later one counts, which may not be written yet.
+
+        A row as old as what is known here holds nothing newer, and may lack what the heartbeat beside it
+        said: without its interval a silent device would count as online again."""
         known = self._devices.get(row["name"])
-        if (
-            known is not None
-            and known.last_heard is not None
-            and (row["last_heard"] or 0.0) < known.last_heard
-        ):
-            for name in LIVE:
+        if known is not None:
+            older = known.last_heard is not None and (row["last_heard"] or 0.0) <= known.last_heard
+            for name in LIVE if older else ():
                 row[name] = getattr(known, name)
+            if row["interval_s"] is None:
+                row["interval_s"] = known.interval_s
         if known is not None and known.boot_id != row["boot_id"] and (row["boot"] or 0) <= (known.boot or 0):
             known.orders.clear()  # it was set up anew, as another gateway heard, and counts from one
         self._put(row)

@@ -302,7 +302,7 @@ class Service:
             self.link.publish_run(RunStatus(run=order.run, phase="failed", reason=reason))
 
     def _take_model_order(self, order: ModelOrder) -> str | None:
-        """Put a stored version to use, newer or older; the reason if that cannot be. Twice is as good as once."""
+        """Put a stored version to use, newer or older; the reason if that cannot be. Twice is like once."""
         registry = self.registries.get(order.task)
         if registry is None:
             return f"this server trains {' and '.join(map(repr, self.registries))}, not {order.task!r}"

@@ -1,6 +1,17 @@
 """Patients by pseudonym, alerts with all that became of them, and who is told of them."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from samd_gateway.schema.base import identity, metadata
 
