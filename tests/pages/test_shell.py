@@ -50,6 +50,7 @@ def test_nothing_is_wider_than_the_screen(
     reader.close()
 
 
+@pytest.mark.system
 def test_a_lost_connection_is_no_live_page(
     reader: Reader, own_broker: str, make_gateway: Callable[..., Gateway], peers: Callable[[Bedside], Bedside]
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_lost_connection_is_no_live_page(
     expect(page.locator(".samd-banner")).to_be_hidden()
 
 
+@pytest.mark.system
 def test_a_broker_that_is_lost_is_told(
     reader: Reader, make_gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_viewer_sees_and_does_nothing(reader: Reader, hospital: Hospital, bed:
     assert device.commands == []
 
 
+@pytest.mark.system
 def test_a_session_that_has_ended_does_nothing_more(reader: Reader, hospital: Hospital, bed: Bed) -> None:
     hospital.user("park", "nurse")
     device = bed("ended-1")

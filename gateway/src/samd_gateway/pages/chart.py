@@ -225,13 +225,13 @@ def _areas(timeline: Timeline, t: Texts, colours: Colours) -> dict[str, Any]:
                 "xAxis": max(_ms(gap.since), _ms(timeline.since)),
                 "itemStyle": {"color": colours.gap, "opacity": 0.22},
                 "name": t("patient.chart.gap"),
-                "label": {"color": colours.soft, "position": "insideBottom"},
+                "label": {"color": colours.soft, "position": "insideBottomRight"},
             },
             {"xAxis": end if gap.until is None else _ms(gap.until)},
         ]
         for gap in timeline.gaps
     ]
-    return {"silent": True, "label": {"fontSize": 11, "position": "insideTop"}, "data": shown}
+    return {"silent": True, "label": {"fontSize": 11, "position": "insideTopRight"}, "data": shown}
 
 
 def _marks(timeline: Timeline, colours: Colours) -> dict[str, Any]:
