@@ -87,7 +87,7 @@ def test_a_disk_that_is_full(
         first = device.assess().seq
         until(lambda: ("bed-01", first) in stored(gateway.data))
         filler = small_disk / "filler"
-        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):  # noqa: PT012
             for _ in itertools.repeat(None):
                 file.write(b"\0" * 4096)
         sent: set[tuple[str, int]] = set()

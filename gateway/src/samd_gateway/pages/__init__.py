@@ -18,9 +18,9 @@ from samd_gateway.gateway import Gateway
 
 def install(app: FastAPI, gateway: Gateway) -> None:
     """Serve the pages of a gateway on its application; once a process."""
-    from samd_gateway.pages import audit, device, fleet, models, patient, runs, site, ward
+    from samd_gateway.pages import audit, device, fleet, models, patient, runs, settings, site, ward
 
     pages = site.Site(gateway)
-    for part in (ward, patient, fleet, device, runs, models, audit):
+    for part in (ward, patient, fleet, device, runs, models, audit, settings):
         part.add(pages)
     site.mount(app, pages)
