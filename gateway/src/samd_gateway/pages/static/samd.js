@@ -33,7 +33,7 @@ window.samd = (() => {
   }
 
   const clock = (epoch, options = { hour: "2-digit", minute: "2-digit" }) =>
-    new Intl.DateTimeFormat(config.language === "ko" ? "ko-KR" : "en-GB", options).format(new Date(epoch * 1000));
+    new Intl.DateTimeFormat(config.language === "ko" ? "ko-KR" : "en-GB", { hourCycle: "h23", ...options }).format(new Date(epoch * 1000));
 
   function beat(message) {
     base = message.now;
