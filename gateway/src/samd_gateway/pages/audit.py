@@ -106,15 +106,16 @@ def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
     for name in names:
         parts = []
         if name in old and old.get(name) != new.get(name):
-            parts.append(
-                f'<del aria-label="{escaped(t("audit.before"))}">{escaped(_value(old[name], t))}</del>'
-            )
+            parts.append(f"<del>{_hidden(t('audit.before'))}{escaped(_value(old[name], t))}</del>")
         if name in new:
-            parts.append(
-                f'<ins aria-label="{escaped(t("audit.after"))}">{escaped(_value(new[name], t))}</ins>'
-            )
+            parts.append(f"<ins>{_hidden(t('audit.after'))}{escaped(_value(new[name], t))}</ins>")
         lines.append(f"<dt>{escaped(name)}</dt><dd>{' → '.join(parts)}</dd>")
     return f'<dl class="samd-difference">{"".join(lines)}</dl>'
+
+
+def _hidden(text: str) -> str:
+    """For those who hear the page: a line through a text is not spoken."""
+    return f'<span class="visually-hidden">{escaped(text)}: </span>'
 
 
 def pager(asked: Asked, following: int | None, t: Texts) -> str:
