@@ -334,13 +334,13 @@ class Settings:
             self._title(f"settings.{name}.title")
             lines = ""
             for field, now in msgspec.structs.asdict(value).items():
-                shown = (
-                    t("audit.yes" if now else "audit.no")
-                    if isinstance(now, bool)
-                    else setting_form.written(now)
-                )
+                shown = setting_form.written(now) or t("settings.none")
+                if now is None:
+                    shown = t("settings.for_ever")
+                elif isinstance(now, bool):
+                    shown = t("audit.yes" if now else "audit.no")
                 label = t(f"settings.fields.{field}.name")
-                lines += f"<dt>{escaped(label)}</dt><dd>{escaped(shown or t('settings.none'))}</dd>"
+                lines += f"<dt>{escaped(label)}</dt><dd>{escaped(shown)}</dd>"
             ui.html(f'<dl class="samd-difference">{lines}</dl>', sanitize=False)
             self._button(t("settings.change"), ask, f"{t('settings.change')}: {t(f'settings.{name}.title')}")
             if name == "retention":
