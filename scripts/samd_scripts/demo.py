@@ -269,10 +269,11 @@ class Demo:
 
     def _keep(self) -> None:
         self.console.print(
-            f"Everything goes on until Ctrl-C.\n"
-            f"  gateway  {self.stack.gateway_url}  (its API: /openapi.json)\n"
+            "Everything goes on until Ctrl-C.\n"
             f"  broker   {self.stack.broker_url}\n"
-            f"  watch    .venv/bin/samd-gateway devices watch --gateway {self.stack.gateway_url}"
+            f"  watch    .venv/bin/samd-gateway devices watch --gateway {self.stack.gateway_url}\n"
+            f"  API      {self.stack.gateway_url}/openapi.json\n"
+            f"  page     {self.stack.gateway_url}/  (open it in a browser)"
         )
         while True:
             self.stack.check()

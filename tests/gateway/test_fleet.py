@@ -65,11 +65,11 @@ def test_a_device_set_up_anew_counts_from_one(
 
 
 def test_states_are_kept_over_a_restart(
-    broker_url: str, make_gateway: Callable[..., Gateway], peers: Callable, name: str
+    own_broker: str, make_gateway: Callable[..., Gateway], peers: Callable, name: str
 ) -> None:
-    gateway = make_gateway(broker_url)
-    device = peers(Device(broker_url, name))
-    gone = peers(Device(broker_url, f"{name}-gone"))
+    gateway = make_gateway(own_broker)
+    device = peers(Device(own_broker, name))
+    gone = peers(Device(own_broker, f"{name}-gone"))
     device.assess(5)
     gone.die()
     until(lambda: state(gateway, gone.name) == "offline")

@@ -157,6 +157,7 @@ def test_without_broker_it_says_so_and_connects_when_it_is_there(tmp_path: Path,
             broker.end()
 
 
+@own_file
 def test_the_folder_is_the_owners_alone_and_one_gateways(
     broker_url: str, make_gateway: Callable[..., Gateway]
 ) -> None:
