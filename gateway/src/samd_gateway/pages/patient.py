@@ -21,7 +21,7 @@ from samd_protocol.topics import valid_name
 
 log = logging.getLogger(__name__)
 
-RANGES = {"6h": 6 * 3600.0, "24h": 86_400.0, "3d": 3 * 86_400.0, "30d": 30 * 86_400.0}
+RANGES = {"1h": 3600.0, "6h": 6 * 3600.0, "24h": 86_400.0, "3d": 3 * 86_400.0, "30d": 30 * 86_400.0}
 DEFAULT = "24h"
 POINTS = 600
 SETTLE_S = 0.5
