@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ from typing import Literal
 import httpx
 import psutil
 from gateway_ingest import started
+from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.progress import track
 from sqlalchemy import func, select
@@ -183,13 +185,60 @@ def restart(folder: Path, expected: dict[str, int]) -> dict[str, float]:
                 listed = time.perf_counter() - listed
                 if devices != sum(expected.values()):
                     raise SystemExit(f"{devices} devices are listed, expected were {sum(expected.values())}")
+                pages = answers(http)
+                first_paint = first_rows(address.split()[1])
                 return {
+                    **pages,
+                    "fleet_page_first_rows_s": first_paint,
                     "ready_s": round(ready, 2),
                     "states_right_s": round(right, 2),
                     "resident_mb": round(resident / 1e6, 1),
                     "resident_after_listing_all_mb": round(process.memory_info().rss / 1e6, 1),
                     "list_all_s": round(listed, 2),
                 }
+
+
+QUERIES = {
+    "fleet_first_page_ms": {},
+    "fleet_filter_state_ms": {"state": "offline"},
+    "fleet_filter_text_ms": {"text": "99"},
+    "fleet_sorted_ms": {"sort": "last_heard", "descending": True},
+}
+
+
+def answers(http: httpx.Client) -> dict[str, float]:
+    """The slowest of ten answers of the fleet's API to each query, milliseconds."""
+    found = {}
+    for name, query in QUERIES.items():
+        times = []
+        for _ in range(10):
+            began = time.perf_counter()
+            answer = http.get("/api/fleet", params={"limit": 50, **query}).json()
+            times.append(time.perf_counter() - began)
+            if not answer["rows"]:
+                raise SystemExit(f"{name}: no device was found")
+        found[name] = round(max(times) * 1000, 1)
+    return found
+
+
+def first_rows(url: str) -> float:
+    """Seconds from the call of the fleet's page in a browser to its fifty rows; without a browser none."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        return float("nan")
+    flags = ["--headless", "--no-sandbox", "--disable-background-networking", "--disable-gpu"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=browser, args=flags)
+        times = []
+        for _ in range(2):  # the first one fetches what a browser keeps
+            page = opened.new_page()
+            began = time.perf_counter()
+            page.goto(f"{url}/fleet")
+            page.wait_for_function("document.querySelectorAll('tr[data-device]').length === 50")
+            times.append(time.perf_counter() - began)
+            page.close()
+        opened.close()
+    return round(min(times), 2)
 
 
 def main() -> int:
