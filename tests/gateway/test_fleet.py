@@ -174,7 +174,7 @@ def test_the_api_describes_itself(gateway: Gateway) -> None:
         "/api/events",
         "/metrics",
         "/healthz",
-    } == set(document["paths"])
+    } <= set(document["paths"])
     schemas = document["components"]["schemas"]
     text = json.dumps(document)
     for reference in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
