@@ -2,14 +2,17 @@
 
 import json
 import random
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_peers import until
+from gateway_peers import Gateway, until
 from postgres import PostgreSQL
 from sqlalchemy import func, select
 
@@ -344,3 +347,55 @@ def test_only_the_leading_gateway_prunes(tmp_path: Path) -> None:
     finally:
         keeper.stop()
         database.close()
+
+
+def command(gateway: Gateway, *arguments: str, code: int = 0) -> Any:
+    """A command as a user would give it: what --json printed, or the error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "samd_gateway", "database", *arguments, "--gateway", gateway.url, "--json"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else json.loads(done.stdout)
+
+
+def test_a_person_looks_sets_and_prunes(
+    broker_url: str, make_gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """By commands, on a running gateway: rows of 40 and of 5 days."""
+    folder = tmp_path / "gateway"
+    folder.mkdir()
+    database = schema.open_database(None, folder)
+    now = time.time()
+    old, new = now - 40 * DAY, now - 5 * DAY
+    insert(database, schema.messages, [message(number, "result", old) for number in range(3000)])
+    insert(database, schema.messages, [assessment(number, old, 3) for number in range(3000, 3010)])
+    insert(database, schema.messages, [message(number, "result", new) for number in range(4000, 4005)])
+    database.close()
+    written = (folder / "gateway.sqlite3").stat().st_size
+    # its own retention begins ten minutes after the start
+    gateway = make_gateway(broker_url, "--name", "retention")
+    info = command(gateway, "info")
+    assert (info["backend"], info["revision"]) == ("sqlite", info["newest_revision"])
+    assert info["size_bytes"] >= written
+    assert {table["name"]: table["rows"] for table in info["tables"]}["messages"] >= 3015
+    due = command(gateway, "prune", "--preview")
+    assert {name: rows for name, rows in due["rows"].items() if rows} == {
+        "assessments into hours": 10,
+        "messages": 3000,
+    }
+    assert command(gateway, "prune")["rows"]["messages"] == 3000
+    assert command(gateway, "prune", "--preview")["complete"]
+    assert command(gateway, "info")["pruned"]["rows"] == {"assessments into hours": 10, "messages": 3000}
+    kept = command(gateway, "retention", "--messages-days", "3", "--audit-days", "ever")
+    assert (kept["messages_days"], kept["audit_days"], kept["health_days"]) == (3, None, 7)
+    assert command(gateway, "prune")["rows"]["messages"] == 5
+    assert "messages_days" in command(gateway, "retention", "--messages-days", "1", code=2)
+    assert "write a number of days" in command(gateway, "retention", "--messages-days", "soon", code=2)
+    entries = gateway.get("/api/audit", target="database")["entries"]
+    assert [entry["action"] for entry in entries] == ["database.prune", "database.prune"]
+    (change,) = gateway.get("/api/audit", action="settings.change")["entries"]
+    assert (change["before"]["messages_days"], change["after"]["messages_days"]) == (30, 3)
