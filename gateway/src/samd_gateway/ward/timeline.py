@@ -73,6 +73,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
     since: float
     until: float
+    asked: float
+    """From when on was asked for; `since` is not before the admission."""
     after: tuple[int, int] = (-1, -1)
     before: tuple[int, int] | None = None
 
@@ -94,6 +96,8 @@ def read(
     past = admissions.of_device(connection, device)
     window = _window(past, since, until, admission)
     scored = _scored(connection, device, window)
+    if scored:
+        window = msgspec.structs.replace(window, since=min(window.since, scored[0].at))
     hours = _hours(connection, device, window, scored[0].at if scored else window.until)
     points, span_s = thin(scored, window.since, window.until, most)
     longest = gap_after_s(scored)
@@ -118,18 +122,20 @@ def _window(past: Sequence[Mapping[str, Any]], since: float, until: float, admis
             raise NotFoundError(f"no admission {admission[:64]!r} on this device")
     else:
         chosen = next((row for row in past if row["state"] in admissions.OPEN), None)
+    asked = since
     if chosen is not None:
         since = max(since, chosen["admitted_at"])
         if chosen["boot"] is None:  # the device has not taken this patient, so nothing is of them
-            return Window(since=min(since, until), until=until, after=(2**63, 0))
+            return Window(since=min(since, until), until=until, asked=asked, after=(2**63, 0))
         end = None if chosen["end_boot"] is None else (chosen["end_boot"], chosen["end_seq"])
-        return Window(since=min(since, until), until=until, after=(chosen["boot"], chosen["seq"]), before=end)
+        place = (chosen["boot"], chosen["seq"])
+        return Window(since=min(since, until), until=until, asked=asked, after=place, before=end)
     ended = [row for row in past if row["end_boot"] is not None]
     if not ended:
-        return Window(since=since, until=until)
+        return Window(since=since, until=until, asked=asked)
     last = max((row["end_boot"], row["end_seq"]) for row in ended)
     began = max(row["discharged_at"] for row in ended)
-    return Window(since=min(max(since, began), until), until=until, after=last)
+    return Window(since=min(max(since, began), until), until=until, asked=asked, after=last)
 
 
 def _scored(connection: Connection, device: str, window: Window) -> list[Scored]:
@@ -153,7 +159,8 @@ def _scored(connection: Connection, device: str, window: Window) -> list[Scored]
             continue
         told = decoder.decode(body)
         moment = min(told.observed_at.timestamp(), received_at)
-        if window.since <= moment <= window.until:
+        # the place says whose it is; a device whose clock is behind may date it before the admission
+        if window.asked <= moment <= window.until:
             found.append(Scored(moment, told, (boot, seq)))
     found.sort(key=lambda each: (each.at, each.place))
     return found
