@@ -124,10 +124,10 @@ def test_while_the_database_fails_nothing_is_acknowledged_and_later_all_is_there
     gateway = make_gateway(own_broker)
     device = peers(Device(own_broker, "bed-01"))
     until(lambda: gateway.device("bed-01"))
-    lock = sqlite3.connect(gateway.data / "gateway.sqlite3", isolation_level=None)
+    lock = sqlite3.connect(gateway.data / "gateway.sqlite3", isolation_level=None, timeout=60.0)
     lock.execute("BEGIN IMMEDIATE")  # as a full disk or a stuck process would: no writer gets through
     sent = [device.assess().seq for _ in range(150)]
-    until(lambda: gateway.http.get("/healthz").status_code == 503, seconds=20.0)
+    until(lambda: gateway.http.get("/healthz", timeout=30.0).status_code == 503, seconds=60.0)
     assert "database" in gateway.get("/healthz")["database"]
     assert stored(gateway.data) == []
     lock.execute("ROLLBACK")
