@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -114,10 +114,16 @@ def listen(url: str, count: int) -> None:
 
 
 @contextmanager
-def started(*command: str, stdin: bool = False) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(
+    *command: str, stdin: bool = False, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process and the first line that it printed; ended at the end."""
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE if stdin else None, stdout=subprocess.PIPE, text=True
+        command,
+        stdin=subprocess.PIPE if stdin else None,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
     )
     try:
         line = process.stdout.readline().strip() if process.stdout else ""

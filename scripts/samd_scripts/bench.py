@@ -23,6 +23,7 @@ PARTS = {
     "training": "local training, litert beside keras.Model.fit: time per epoch, peak memory",
     "assessment": "one assessment by rule and model; memory of agent and trainer",
     "gateway_ingest": "durable messages a second beside a consumer that stores nothing",
+    "gateway_share": "two gateways that share the messages of one Mosquitto, beside one",
     "gateway_fleet": "ten thousand devices: a day of heartbeats, restart, memory, the fleet's page",
     "gateway_browser": "from a message to the ward's page in a browser, at 500 messages a second",
     "flash": "an image for the bedside: build, device, and what was measured in the emulated machine",
