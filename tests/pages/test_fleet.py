@@ -110,3 +110,31 @@ def test_the_fleet_has_no_serious_fault_of_access(reader: Reader, gateway: Gatew
         expect(page.locator("tr[data-device=axe-1]")).to_be_visible()
         assert serious(page) == []
         assert serious(reader.open(gateway.url + "/device/axe-1")) == []
+
+
+def test_a_version_is_a_whole_number(reader: Reader, gateway: Gateway, bed: Bed) -> None:
+    device = bed("whole-1")
+    until(lambda: (gateway.device("whole-1") or {}).get("state") == "online")
+    page = reader.open(gateway.url + "/fleet?text=whole-")
+    page.get_by_label("Choose all on this page").check()
+    page.locator("[data-bulk=activate]").click()
+    dialog = page.locator("dialog[open]")
+    for said in ("2.7", "nan", "inf", "-3"):
+        dialog.get_by_label("Version").fill(said)
+        dialog.get_by_role("button", name="Preview").click()
+        expect(dialog.locator(".outcome.bad")).to_contain_text("Version")
+    assert not device.commands
+
+
+def test_a_view_with_more_filters_than_the_table_is_not_used_without_them(
+    reader: Reader, gateway: Gateway, bed: Bed
+) -> None:
+    for name in ("wide-1", "wide-2"):
+        bed(name)
+        until(lambda name=name: gateway.device(name))
+    query = {"text": "wide-", "client_versions": ["0.0.0-none"]}
+    gateway.http.post("/api/fleet/views", json={"name": "by client", "query": query}).raise_for_status()
+    page = reader.open(gateway.url + "/fleet")
+    option = page.get_by_label("Saved view").locator("option", has_text="by client")
+    expect(option).to_have_text("by client (has more filters than this table: use the API)")
+    expect(option).to_be_disabled()

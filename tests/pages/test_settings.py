@@ -46,3 +46,14 @@ def test_the_first_user_closes_the_gateway_and_a_token_is_shown_once(
         dialog.get_by_role("button", name="Revoke").click()
         expect(dialog).to_contain_text("Revoked.")
         assert http.get("/api/devices").status_code == 401
+
+
+def test_sessions_are_not_made_so_short_that_nobody_gets_in(reader: Reader, gateway: Gateway) -> None:
+    page = reader.open(gateway.url + "/settings")
+    dialog = page.locator("dialog[open]")
+    page.get_by_role("button", name="Change: Sessions").click()
+    for said in ("-1", "nan", "inf", "0"):
+        dialog.locator("[name=idle_s]").fill(said)
+        dialog.get_by_role("button", name="Save").click()
+        expect(dialog.locator(".outcome.bad")).to_contain_text("idle_s")
+    assert gateway.get("/api/settings/sessions")["idle_s"] == 28_800.0

@@ -1,5 +1,7 @@
 """Sessions: who is signed in by a cookie. The table holds the hash of the cookie, never the cookie."""
 
+from typing import Annotated
+
 import msgspec
 from sqlalchemy import Connection, select
 
@@ -12,6 +14,9 @@ SEEN_EVERY_S = 60.0
 MAX_A_USER = 50
 """The oldest ends when one more begins."""
 
+Limit = Annotated[float, msgspec.Meta(ge=300, le=90 * 86_400)]
+"""With less nobody stays signed in for long enough to set it right again."""
+
 table = schema.sessions
 
 
@@ -19,8 +24,8 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Setting `sessions`. Idle counts from the last thing that the user did; a page that is merely open does
     nothing, so that a screen on a wall needs a longer limit."""
 
-    idle_s: float = 8 * 3600.0
-    absolute_s: float = 24 * 3600.0
+    idle_s: Limit = 8 * 3600.0
+    absolute_s: Limit = 24 * 3600.0
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

@@ -255,11 +255,14 @@ def query_of(said: Any) -> FleetQuery:
 
 
 def shown_view(view: ViewOut) -> dict[str, Any]:
-    """A saved view as the table takes it."""
+    """A saved view as the table takes it; one with more filters than the table has cannot be used there: it
+    would show, and act on, devices that the view leaves out."""
     query = view.query
+    several = any(len(query.get(name, [])) > 1 for name in ("tags", "trouble", "model_versions"))
     return {
         "id": view.id,
         "name": view.name,
+        "whole": not several and not query.get("client_versions"),
         "query": {
             "text": query.get("text", ""),
             "states": query.get("states", []),
@@ -284,6 +287,7 @@ def texts(t: Texts) -> dict[str, Any]:
         "none",
         "save",
         "forget",
+        "not_whole",
         "state",
         "actions",
     )

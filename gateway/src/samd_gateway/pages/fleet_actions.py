@@ -59,8 +59,10 @@ def action_of(kind: str, values: Values, t: Texts) -> Action:
             "consent_to_training": chosen[values["consent_to_training"]],
         }
     elif kind == "activate":
-        version = _number(values["version"], t("fleet.fields.version.name"), t)
-        said = {"type": "model.activate", "task": values["task"], "version": int(version or 0)}
+        version = values["version"]
+        if not (version.isdecimal() and len(version) < 10):
+            raise UsageError(f"{t('fleet.fields.version.name')}: {t('fleet.no_version')}")
+        said = {"type": "model.activate", "task": values["task"], "version": int(version)}
     elif kind == "rollback":
         said = {"type": "model.rollback", "task": values["task"]}
     else:

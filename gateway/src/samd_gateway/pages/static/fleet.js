@@ -14,7 +14,7 @@ export default {
       <option value="">{{ texts.any }}</option><option v-for="one in texts.troubles" :key="one[0]" :value="one[0]">{{ one[1] }}</option></select></label>
     <label>{{ texts.model }} <input class="samd-field short" inputmode="numeric" v-model="query.model" maxlength="9" @input="later()"></label>
     <label>{{ texts.view }} <select class="samd-field" v-model="view" @change="useView()">
-      <option value="">{{ texts.none }}</option><option v-for="one in views" :key="one.id" :value="one.id">{{ one.name }}</option></select></label>
+      <option value="">{{ texts.none }}</option><option v-for="one in views" :key="one.id" :value="one.id" :disabled="!one.whole">{{ one.whole ? one.name : one.name + " " + texts.not_whole }}</option></select></label>
     <button type="button" class="samd-button" @click="$emit('save', sent())">{{ texts.save }}</button>
     <button v-if="view" type="button" class="samd-button" @click="$emit('forget', view)">{{ texts.forget }}</button>
   </form>
